@@ -1,0 +1,1 @@
+"""How two views relate: patches, SIFT features, homography, overlap. numpy and OpenCV only."""

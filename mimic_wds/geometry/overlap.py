@@ -1,0 +1,129 @@
+"""Overlap of two views: where each patch lies in the other view, and which share of patches has a place of its own.
+
+The method of MIMIC (arXiv 2306.15128, section 3 and appendix C):
+
+1. project points of every patch of one view with the homography and label each with the patch it falls in, or "out";
+2. a patch goes to its most frequent label; "out" competes as a label; of equals the one that reaches the winning count
+   first, counting the points in order, wins;
+3. one-to-one: in raster order, a patch whose winner is "out" or already taken has no correspondence;
+4. the same from image 1 to image 0; the smaller of both directions counts, ties keep the inverted 1-to-0 map.
+
+Two defects of the published code are mended: a point behind the horizon (w <= 0) is "out" instead of being folded
+back into the image, and a singular homography is a drop reason instead of a crash.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mimic_wds.geometry import features, homography
+from mimic_wds.geometry.features import Features
+from mimic_wds.geometry.patches import PatchGrid, all_points, sampled_points
+from mimic_wds.pairs import DropReason, Overlap
+
+#: At least this many matches must pass the ratio test (MIMIC: more than 10).
+MIN_MATCHES = 11
+
+
+def measure(
+    features0: Features,
+    features1: Features,
+    grid: PatchGrid,
+    *,
+    ratio: float = features.LOWE_RATIO,
+    min_matches: int = MIN_MATCHES,
+    ransac_px: float = homography.RANSAC_PX,
+    num_points: int = 0,
+    rng: np.random.Generator | None = None,
+) -> Overlap | DropReason:
+    """How two views overlap, or why that cannot be told.
+
+    num_points = 0 lets all pixels of a patch vote (deterministic); otherwise that many are drawn from `rng`
+    (the paper draws 100).
+    """
+    if len(features0) == 0 or len(features1) == 0:
+        return DropReason.NO_KEYPOINTS
+    matches = features.match(features0, features1, ratio)
+    if len(matches) < min_matches:
+        return DropReason.TOO_FEW_MATCHES
+    fitted = homography.fit(features0.points[matches[:, 0]], features1.points[matches[:, 1]], ransac_px)
+    if fitted is None:
+        return DropReason.NO_HOMOGRAPHY
+    H_0to1, inliers = fitted
+    if not homography.is_usable(H_0to1):
+        return DropReason.BAD_HOMOGRAPHY
+    corr_0to1 = correspondences(H_0to1, grid, *vote_points(grid, num_points, rng))
+    return Overlap(
+        ratio=overlap_ratio(corr_0to1),
+        corr_0to1=corr_0to1,
+        H_0to1=H_0to1,
+        num_matches=len(matches),
+        num_inliers=int(inliers.sum()),
+    )
+
+
+def vote_points(
+    grid: PatchGrid, num_points: int = 0, rng: np.random.Generator | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The points that vote, of image 0 and of image 1, each (L, P, 2): all pixels, or `num_points` from `rng`."""
+    if num_points == 0:
+        points = all_points(grid)
+        return points, points
+    assert rng is not None, "sampled points need a generator"
+    return sampled_points(grid, num_points, rng), sampled_points(grid, num_points, rng)
+
+
+def correspondences(
+    H_0to1: NDArray[np.float64], grid: PatchGrid, points0: NDArray[np.float32], points1: NDArray[np.float32]
+) -> NDArray[np.int16]:
+    """For each patch of image 0 the patch of image 1 or -1, (L,) int16, one-to-one; the smaller of both directions.
+
+    `H_0to1` must be usable (`homography.is_usable`). points0 and points1 (L, P, 2) are the voting points.
+    """
+    forward = one_to_one(vote(H_0to1, grid, points0))
+    backward = one_to_one(vote(np.linalg.inv(H_0to1).astype(np.float64), grid, points1))
+    return forward if np.count_nonzero(forward >= 0) < np.count_nonzero(backward >= 0) else invert(backward)
+
+
+def vote(H: NDArray[np.float64], grid: PatchGrid, points: NDArray[np.float32]) -> NDArray[np.int64]:
+    """The winning label of each patch, (L,): a patch index of the other view, or L for "out"."""
+    mapped, in_front = homography.project(H, points)
+    labels = np.where(in_front, grid.label(mapped), grid.num_patches)
+    return _plurality(labels, grid.num_patches + 1)
+
+
+def _plurality(labels: NDArray[np.int64], num_labels: int) -> NDArray[np.int64]:
+    """Per row of (L, P) the most frequent label; of equals the one that reaches the winning count first.
+
+    A label reaches its full count at its last occurrence, so of equals the one with the earliest last occurrence wins.
+    """
+    num_rows, num_points = labels.shape
+    cells = (labels + np.arange(num_rows)[:, None] * num_labels).ravel()
+    counts = np.bincount(cells, minlength=num_rows * num_labels).reshape(num_rows, num_labels)
+    last = np.zeros(num_rows * num_labels, np.int64)
+    last[cells] = np.tile(np.arange(num_points), num_rows)  # of repeated cells the last assignment stays
+    is_winner = counts == counts.max(1, keepdims=True)
+    winners: NDArray[np.int64] = np.where(is_winner, last.reshape(num_rows, num_labels), num_points).argmin(1)
+    return winners
+
+
+def one_to_one(winners: NDArray[np.int64]) -> NDArray[np.int16]:
+    """Give each target to the first patch in raster order that claims it: (L,) with -1 for "out" and for latecomers."""
+    num_patches = len(winners)
+    targets, first = np.unique(winners, return_index=True)
+    inside = targets < num_patches
+    corr = np.full(num_patches, -1, np.int16)
+    corr[first[inside]] = targets[inside]
+    return corr
+
+
+def invert(corr: NDArray[np.int16]) -> NDArray[np.int16]:
+    """Turn a one-to-one map (L,) round: corr_0to1 to corr_1to0 and back."""
+    inverted = np.full_like(corr, -1)
+    (used,) = np.nonzero(corr >= 0)
+    inverted[corr[used]] = used
+    return inverted
+
+
+def overlap_ratio(corr: NDArray[np.int16]) -> float:
+    """Share of patches that have a correspondence, in [0, 1]."""
+    return float(np.count_nonzero(corr >= 0) / len(corr))

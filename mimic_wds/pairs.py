@@ -1,0 +1,145 @@
+"""The core types: what flows from one stage to the next.
+
+Conventions of the whole project, stated once:
+
+- The two views of a pair are 0 and 1, as a suffix. ``H_0to1`` takes pixel (x, y, 1) of image 0 to image 1.
+- Images are (height, width, 3) uint8 RGB. Points are (x, y); arrays are (rows, columns).
+- Patches are numbered in raster order from the top left, from 0; -1 means "none". L is the number of patches.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Image: (H, W, 3) uint8 RGB.
+Image: TypeAlias = NDArray[np.uint8]
+
+
+class DropReason(StrEnum):
+    """Why a candidate pair was not kept. Every candidate is kept or has exactly one of these."""
+
+    NO_KEYPOINTS = "no_keypoints"  #: one of the views has none
+    TOO_FEW_MATCHES = "too_few_matches"  #: fewer than ``min_matches`` pass the ratio test
+    NO_HOMOGRAPHY = "no_homography"  #: RANSAC found none
+    BAD_HOMOGRAPHY = "bad_homography"  #: it is singular or not finite
+    OVERLAP_TOO_SMALL = "overlap_too_small"
+    OVERLAP_TOO_LARGE = "overlap_too_large"
+    NOT_SELECTED = "not_selected"  #: within the bounds, but the policy keeps another pair of the group
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class View:
+    """One picture of a scene, as a source reads it (any size)."""
+
+    image: Image  #: (H, W, 3) uint8 RGB
+    frame: str  #: names the view within its scene; becomes part of the sample key
+    time_s: float = -1.0  #: time stamp in seconds; -1 = the source has no clock
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A file or frame that could not be used. Counted by reason; never stops a build."""
+
+    reason: str  #: "unreadable_image", "too_small", ...
+    where: str  #: which file or frame, for the log
+
+
+class SceneError(ValueError):
+    """A whole scene that cannot be read (a broken video, say): the outcome of that scene, not the end of a build."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """The unit of work: views that may overlap each other. Cheap to list; nothing is read yet."""
+
+    source: str  #: name in the registry of sources, e.g. "video"
+    name: str  #: unique within its source, the same in every build of the same input
+    path: str  #: file or folder that it is read from
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chain:
+    """Policy for ordered views: try (i, i+1); with ``retry``, on too large an overlap try (i, i+2).
+
+    After a kept retry the chain goes on from i+2, otherwise from i+1 (fact sheet section 1.3, ARKitScenes row).
+    """
+
+    retry: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AllPairs:
+    """Policy for unordered views: try every pair (i, j), i < j, of a scene.
+
+    keep="all" keeps every accepted pair, keep="smallest" the one with the smallest accepted overlap (first of equals).
+    max_gap > 0 tries only pairs with j - i <= max_gap.
+    """
+
+    keep: Literal["all", "smallest"] = "all"
+    max_gap: int = 0
+
+
+Policy: TypeAlias = Chain | AllPairs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Overlap:
+    """How two views overlap: one homography and the patch correspondences it gives."""
+
+    ratio: float  #: share of patches with a distinct counterpart, smaller of both directions, in [0, 1]
+    corr_0to1: NDArray[np.int16]  #: (L,) for each patch of image 0 the patch of image 1, or -1; one-to-one
+    H_0to1: NDArray[np.float64]  #: (3, 3)
+    num_matches: int
+    num_inliers: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PairSample:
+    """A kept pair as it is stored: one sample of a shard."""
+
+    key: str  #: [a-z0-9_-] only, unique in the data set
+    image0_jpg: bytes
+    image1_jpg: bytes
+    corr_0to1: NDArray[np.int16]  #: (L,) for each patch of image 0 the patch of image 1, or -1
+    overlap: float  #: in [0, 1]
+    H_0to1: NDArray[np.float64]  #: (3, 3)
+    num_inliers: int
+    size: tuple[int, int]  #: (height, width) of both images
+    patch_size: int
+    source: str
+    scene: str
+    frame0: str
+    frame1: str
+    time0_s: float = -1.0  #: -1 = the source has no clock
+    time1_s: float = -1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """What happened to the candidates of a scene, or of a whole build. Always adds up: kept + dropped = candidates."""
+
+    kept: int = 0
+    dropped: Mapping[str, int] = field(default_factory=dict)  #: DropReason value -> candidates
+    faults: Mapping[str, int] = field(default_factory=dict)  #: reason -> files or frames that could not be read
+    views: int = 0  #: views read
+
+    @property
+    def candidates(self) -> int:
+        """Pairs tried."""
+        return self.kept + sum(self.dropped.values())
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(
+            kept=self.kept + other.kept,
+            dropped=_add(self.dropped, other.dropped),
+            faults=_add(self.faults, other.faults),
+            views=self.views + other.views,
+        )
+
+
+def _add(a: Mapping[str, int], b: Mapping[str, int]) -> dict[str, int]:
+    return {name: a.get(name, 0) + b.get(name, 0) for name in sorted({*a, *b})}

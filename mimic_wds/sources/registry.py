@@ -1,0 +1,18 @@
+"""The table of sources: to add one, write its module and name its class here."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mimic_wds.settings import from_mapping, nearest
+from mimic_wds.sources.base import Source
+from mimic_wds.sources.images import Images
+from mimic_wds.sources.video import Video
+
+SOURCES: dict[str, type[Source]] = {source.name: source for source in (Video, Images)}
+
+
+def make_source(name: str, options: Mapping[str, Any], where: str) -> Source:
+    """The source called `name`. Raises ValueError for an unknown name or option, naming the nearest."""
+    if name not in SOURCES:
+        raise ValueError(f"{where}: unknown source {name!r}{nearest(name, list(SOURCES))}")
+    return from_mapping(SOURCES[name], options, f"{where}: source {name!r}")
