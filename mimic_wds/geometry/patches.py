@@ -19,8 +19,10 @@ class PatchGrid:
     patch_size: int
 
     def __post_init__(self) -> None:
+        if self.patch_size <= 0:
+            raise ValueError(f"patch_size must be above 0, got {self.patch_size}")
         for name, side in (("height", self.height), ("width", self.width)):
-            if self.patch_size <= 0 or side <= 0 or side % self.patch_size:
+            if side <= 0 or side % self.patch_size:
                 raise ValueError(f"{name} {side} is not a positive multiple of the patch size {self.patch_size}")
 
     @property

@@ -12,14 +12,22 @@ from mimic_wds.pairs import Fault, Policy, Scene, View
 class Source(Protocol):
     """A family of data sets on disk.
 
-    A source is a frozen dataclass of plain options (so it travels to worker processes): `paths` and `licence` are
-    among them. `name` is its name in the registry, `reads` says in one line what it expects on disk.
+    A source is a frozen dataclass of plain options, so it travels to worker processes. `name` is its name in the
+    registry, `reads` says in one line what it expects on disk.
     """
 
     name: ClassVar[str]
     reads: ClassVar[str]
-    paths: tuple[str, ...]
-    licence: str
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Files or folders to read."""
+        ...
+
+    @property
+    def licence(self) -> str:
+        """Licence note of the material; goes into the manifest."""
+        ...
 
     @property
     def policy(self) -> Policy:

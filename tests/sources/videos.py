@@ -47,3 +47,24 @@ def rotate_by_metadata(path: Path, degrees: int) -> None:
     values = [a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30]
     data[matrix : matrix + 36] = struct.pack(">9i", *values)
     path.write_bytes(data)
+
+
+def texture(seed: int, height: int, width: int) -> np.ndarray:
+    """Noise at several scales: SIFT finds hundreds of keypoints on it."""
+    rng = np.random.default_rng(seed)
+    layers = [
+        cv2.resize(rng.random((height // s, width // s, 3)), (width, height), interpolation=cv2.INTER_CUBIC)
+        for s in (4, 12, 40)
+    ]
+    return (np.mean(layers, axis=0) * 255).clip(0, 255).astype(np.uint8)
+
+
+def write_pan(path: Path, num_frames: int, step: int = 64, seed: int = 0, side: int = 224) -> Path:
+    """A view of `side` pixels panning over a texture, `step` pixels a frame: neighbours overlap by 1 - step / side."""
+    canvas = texture(seed, side, side + step * num_frames)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 1.0, (side, side))
+    assert writer.isOpened()
+    for number in range(num_frames):
+        writer.write(canvas[:, number * step : number * step + side])
+    writer.release()
+    return path

@@ -1,0 +1,1 @@
+"""The `mimic-shard` command, one module per verb. Torch-free."""

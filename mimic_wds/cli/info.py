@@ -1,0 +1,48 @@
+"""`mimic-shard info`: what a data set holds, from its manifest alone."""
+
+from pathlib import Path
+
+import tyro
+
+from mimic_wds.cli.build import print_counts
+from mimic_wds.cli.console import say, table
+from mimic_wds.storage.manifest import Manifest, encode_manifest, read_manifest
+
+
+def info(folder: tyro.conf.Positional[Path], /, json: bool = False) -> int:
+    """Say what a data set holds: pairs, shards, criteria, overlaps, licences.
+
+    Example: mimic-shard info shards/demo
+
+    Args:
+        folder: Folder of the data set.
+        json: Print the manifest as JSON instead.
+
+    Returns:
+        0
+    """
+    manifest = read_manifest(folder)
+    if json:
+        print(encode_manifest(manifest).decode())
+        return 0
+    print_counts(manifest)
+    _print_shards(manifest)
+    _print_overlaps(manifest)
+    say("criteria: " + ", ".join(f"{key} {value}" for key, value in manifest.criteria.items()))
+    say("made with: " + ", ".join(f"{key} {value}" for key, value in manifest.versions.items()))
+    for source, licence in sorted(manifest.licences.items()):
+        say(f"licence of {source}: {licence or 'not stated'}")
+    return 0
+
+
+def _print_shards(manifest: Manifest) -> None:
+    rows = [[s.name, s.samples, s.bytes, s.sha256[:16], s.generation] for s in manifest.shards]
+    table("shards", ["name", "samples", "bytes", "sha256", "generation"], rows)
+
+
+def _print_overlaps(manifest: Manifest) -> None:
+    edges, counts = manifest.overlap_histogram.edges, manifest.overlap_histogram.counts
+    most = max([*counts, 1])
+    for low, high, count in zip(edges, edges[1:], counts, strict=False):
+        if count:
+            say(f"overlap {low:.2f}-{high:.2f}  {'#' * round(40 * count / most):<40} {int(count):,}")

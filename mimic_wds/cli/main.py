@@ -1,0 +1,55 @@
+"""Entry point of `mimic-shard`: picks the verb, turns errors into one line and an exit code.
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 finished but incomplete, 130 interrupted.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+
+import tyro
+
+from mimic_wds.cli.build import build
+from mimic_wds.cli.console import error
+from mimic_wds.cli.info import info
+from mimic_wds.cli.show import show
+from mimic_wds.cli.sources import sources
+from mimic_wds.cli.verify import verify
+
+DONE, FAILED, USAGE, INCOMPLETE, INTERRUPTED = 0, 1, 2, 3, 130
+
+VERBS: dict[str, Callable[..., int]] = {
+    "build": build,
+    "info": info,
+    "show": show,
+    "sources": sources,
+    "verify": verify,
+}
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run `mimic-shard` and exit with its code."""
+    sys.exit(run(args))
+
+
+def run(args: Sequence[str] | None = None) -> int:
+    """Run `mimic-shard` with `args` (default: the command line's) and return its exit code."""
+    try:
+        return tyro.extras.subcommand_cli_from_dict(
+            VERBS,
+            prog="mimic-shard",
+            description="Mine pairs of views, pack them in shards, and look after those.",
+            args=args,
+        )
+    except ValueError as wrong:
+        error(str(wrong))
+        return USAGE
+    except (OSError, RuntimeError) as failed:
+        error(str(failed))
+        return FAILED
+    except KeyboardInterrupt:
+        error("interrupted")
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    main()

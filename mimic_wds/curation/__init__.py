@@ -1,0 +1,1 @@
+"""From scenes to kept pairs: thresholds, selection policies, the plan of a build and its executors."""

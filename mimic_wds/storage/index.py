@@ -1,0 +1,92 @@
+"""The index of a shard: where every member lies, so that any sample is one read.
+
+On disk it is a plain .npy array of int64, shape (samples, 4, 2): for each member (in MEMBERS order) the byte offset of
+its data in the tar and their length.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mimic_wds.storage.files import atomic_write
+from mimic_wds.storage.layout import MEMBERS, index_name
+from mimic_wds.storage.sample import decode_array, encode_array
+from mimic_wds.storage.tar import BLOCK, END, padded, walk
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Index:
+    """Byte ranges of all members of a shard."""
+
+    spans: NDArray[np.int64]  #: (N, 4, 2) offset and length of each member's data
+
+    def __len__(self) -> int:
+        return len(self.spans)
+
+    def sample_range(self, i: int) -> tuple[int, int]:
+        """First byte of sample i (its first header) and the byte after its last block."""
+        first, last = self.spans[i, 0, 0], self.spans[i, -1]
+        return int(first) - BLOCK, int(last[0]) + padded(int(last[1]))
+
+    @property
+    def tar_bytes(self) -> int:
+        """Size of the tar that this index describes."""
+        return self.sample_range(len(self) - 1)[1] + len(END)
+
+
+def write_index(path: Path, index: Index) -> None:
+    """Write an index atomically."""
+    with atomic_write(path) as file:
+        file.write(encode_array(index.spans.astype("<i8")))
+
+
+def read_index(path: Path) -> Index:
+    """Read an index. Raises ValueError naming the file when it is missing or not one."""
+    try:
+        spans = decode_array(path.read_bytes(), str(path))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: the shard's index is missing") from None
+    if spans.dtype != np.int64 or spans.shape[1:] != (len(MEMBERS), 2) or len(spans) == 0:
+        raise ValueError(f"{path}: expected int64 of shape (N, {len(MEMBERS)}, 2), got {spans.dtype} {spans.shape}")
+    return Index(spans)
+
+
+def index_path(shard: Path) -> Path:
+    """Where the index of a shard lies."""
+    return shard.with_name(index_name(shard.name))
+
+
+def index_tar(path: Path) -> tuple[Index, list[str]]:
+    """Walk a shard and return its index and keys.
+
+    Raises ValueError, naming file and byte or member, for a torn tar, members missing, foreign or out of order, a key
+    used twice, and a shard without samples.
+    """
+    spans: list[tuple[int, int]] = []
+    keys: list[str] = []
+    try:
+        with path.open("rb") as file:
+            for number, member in enumerate(walk(file, path.stat().st_size)):
+                key, _, field = member.name.partition(".")
+                position = number % len(MEMBERS)
+                if position == 0:
+                    keys.append(key)
+                expected = f"{keys[-1]}.{MEMBERS[position]}"
+                if member.name != expected:
+                    raise ValueError(f"found member {member.name!r} where {expected!r} should be")
+                assert field == MEMBERS[position]
+                spans.append((member.offset, member.length))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    if len(spans) != len(MEMBERS) * len(keys):
+        raise ValueError(
+            f"{path}: the last sample, {keys[-1]!r}, has {len(spans) % len(MEMBERS)} of {len(MEMBERS)} members"
+        )
+    if not keys:
+        raise ValueError(f"{path}: holds no samples")
+    if len(set(keys)) != len(keys):
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"{path}: the key {twice!r} is there twice")
+    return Index(np.array(spans, np.int64).reshape(-1, len(MEMBERS), 2)), keys

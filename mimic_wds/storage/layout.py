@@ -1,0 +1,70 @@
+"""Every name on disk: files of a data set, members of a sample, keys."""
+
+import hashlib
+import re
+import unicodedata
+
+MANIFEST_NAME = "manifest.json"
+STAGING_NAME = ".build"  #: folder of an unfinished build
+
+#: Members of a sample in their order in the tar; their names are KEY.MEMBER.
+MEMBERS = ("0.jpg", "1.jpg", "corr.npy", "json")
+
+#: A USTAR name has 100 bytes, so KEY + ".corr.npy" must fit in them.
+MAX_KEY = 100 - len(".corr.npy")
+
+_SCENE_LIMIT, _FRAME_LIMIT, _SOURCE_LIMIT = 40, 16, 14
+_HASH_LENGTH = 8
+_KEY = re.compile(r"[a-z0-9-]+(_[a-z0-9-]+){3}")
+_DATASET = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+
+
+def shard_name(dataset: str, number: int) -> str:
+    """File name of shard `number`: "NAME-000000.tar"."""
+    return f"{dataset}-{number:06d}.tar"
+
+
+def index_name(shard: str) -> str:
+    """File name of a shard's index: "NAME-000000.idx"."""
+    return shard.removesuffix(".tar") + ".idx"
+
+
+def slug(text: str, limit: int) -> str:
+    """`text` in [a-z0-9-], at most `limit` characters; ends in a hash of `text` when anything was lost."""
+    plain = re.sub(r"[^a-z0-9-]", "-", unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower())
+    if plain == text and 0 < len(plain) <= limit and not _looks_hashed(plain):
+        return plain
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_HASH_LENGTH]
+    kept = re.sub(r"-+", "-", plain)[: limit - _HASH_LENGTH - 1].strip("-")
+    return f"{kept}-{digest}" if kept else digest
+
+
+def _looks_hashed(text: str) -> bool:
+    """True for a text that ends like the hash of another one, which it must not be mistaken for."""
+    return re.search(rf"(^|-)[0-9a-f]{{{_HASH_LENGTH}}}$", text) is not None
+
+
+def sample_key(source: str, scene: str, frame0: str, frame1: str) -> str:
+    """Key of a pair, the same in every build: "source_scene_frame0_frame1", at most 91 characters of [a-z0-9_-]."""
+    parts = (
+        slug(source, _SOURCE_LIMIT),
+        slug(scene, _SCENE_LIMIT),
+        slug(frame0, _FRAME_LIMIT),
+        slug(frame1, _FRAME_LIMIT),
+    )
+    key = "_".join(parts)
+    assert len(key) <= MAX_KEY
+    return key
+
+
+def is_key(text: str) -> bool:
+    """True if `text` is formed like a key."""
+    return len(text) <= MAX_KEY and _KEY.fullmatch(text) is not None
+
+
+def check_dataset_name(name: str) -> None:
+    """Raise ValueError unless `name` can name a data set and its shards."""
+    if not _DATASET.fullmatch(name):
+        raise ValueError(
+            f"{name!r} cannot name a data set: use up to 64 of a-z, 0-9, - and _, first a letter or digit (--name)"
+        )

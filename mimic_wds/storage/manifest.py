@@ -1,0 +1,105 @@
+"""The manifest: what a data set holds. Written last; a folder with a manifest is a whole data set."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import msgspec
+
+from mimic_wds.settings import from_mapping
+from mimic_wds.storage.files import atomic_write
+from mimic_wds.storage.layout import MANIFEST_NAME
+
+FORMAT_VERSION = 1
+
+#: Overlap histogram: this many equal bins over 0..1.
+HISTOGRAM_BINS = 20
+
+Plain: TypeAlias = bool | int | float | str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardInfo:
+    """One shard as the manifest lists it."""
+
+    name: str  #: file name in the data set's folder
+    bytes: int
+    sha256: str
+    samples: int
+    sources: dict[str, int]  #: samples per source
+    generation: int = 0  #: in which generation it was added
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Histogram:
+    """Counts between neighbouring edges."""
+
+    edges: list[float]
+    counts: list[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """All that a reader must know of a data set."""
+
+    format_version: int
+    name: str
+    id: str  #: first 16 hex digits of the sha256 over the first generation's shard hashes
+    generation: int
+    shards: list[ShardInfo]
+    criteria: dict[str, Plain]  #: thresholds of the build, and its preset
+    versions: dict[str, str]  #: of this package, OpenCV and numpy
+    candidates: dict[str, int]  #: pairs tried, per source
+    kept: dict[str, int]  #: pairs kept, per source
+    dropped: dict[str, dict[str, int]]  #: source -> reason -> pairs; kept + dropped = candidates
+    faults: dict[str, dict[str, int]]  #: source -> reason -> files or frames that could not be read
+    views: dict[str, int]  #: views read, per source
+    scenes: dict[str, int]  #: per source
+    failed_scenes: dict[str, str]  #: "source/scene" -> what was wrong with it
+    overlap_histogram: Histogram
+    licences: dict[str, str]  #: source -> licence note
+
+    @property
+    def num_samples(self) -> int:
+        """Pairs in all shards."""
+        return sum(shard.samples for shard in self.shards)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read the manifest of a data set's folder (or the file itself). Raises ValueError naming what is wrong."""
+    file = path / MANIFEST_NAME if path.is_dir() or path.suffix != ".json" else path
+    if not path.exists():
+        raise ValueError(f"{path}: no such data set; expected a folder with a {MANIFEST_NAME}")
+    try:
+        plain = msgspec.json.decode(file.read_bytes())
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no {MANIFEST_NAME} here: not a data set, or its build is unfinished") from None
+    except msgspec.DecodeError as error:
+        raise ValueError(f"{file}: not valid JSON: {error}") from None
+    version = plain.get("format_version") if isinstance(plain, dict) else None
+    if version != FORMAT_VERSION:
+        raise ValueError(f"{file}: format version {version!r}; this program reads version {FORMAT_VERSION}")
+    return from_mapping(Manifest, plain, str(file))
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest of a data set atomically."""
+    with atomic_write(folder / MANIFEST_NAME) as file:
+        file.write(msgspec.json.format(encode_manifest(manifest), indent=1) + b"\n")
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """The manifest as JSON, fields in their order and tables sorted by key: equal manifests give equal bytes."""
+    return msgspec.json.encode(manifest, order="deterministic")
+
+
+def manifest_hash(manifest: Manifest) -> str:
+    """sha256 (hex) of the manifest's canonical JSON: names the exact contents of a data set."""
+    return hashlib.sha256(encode_manifest(manifest)).hexdigest()
+
+
+def dataset_id(shards: list[ShardInfo]) -> str:
+    """Identity of a data set, kept by later generations: from the hashes of its first generation's shards."""
+    hashes = "".join(shard.sha256 for shard in shards if shard.generation == 0)
+    return hashlib.sha256(hashes.encode()).hexdigest()[:16]

@@ -1,0 +1,74 @@
+"""Plain USTAR, written and walked byte by byte: same input, same bytes; a torn file is never read as whole.
+
+Not `tarfile` for walking: it takes an archive that ends between two members for a shorter, valid one.
+"""
+
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+BLOCK = 512
+END = bytes(2 * BLOCK)  #: two zero blocks end an archive
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """Where a member's data lie in a tar."""
+
+    name: str
+    offset: int
+    length: int
+
+
+def padded(length: int) -> int:
+    """`length` rounded up to whole blocks."""
+    return -(-length // BLOCK) * BLOCK
+
+
+def header(name: str, length: int) -> bytes:
+    """The header block of a regular file: mtime, uid and gid 0, no names, mode 0644."""
+    info = tarfile.TarInfo(name)
+    info.size, info.mode, info.mtime = length, 0o644, 0
+    block = info.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict")
+    assert len(block) == BLOCK
+    return block
+
+
+def walk(file: BinaryIO, size: int) -> Iterator[Member]:
+    """The members of a tar of `size` bytes in order, data not read.
+
+    Raises ValueError naming the byte where it is torn, not a tar, or holds something else than plain files.
+    """
+    position = 0
+    while True:
+        file.seek(position)
+        block = file.read(BLOCK)
+        if len(block) < BLOCK:
+            raise ValueError(f"ends at byte {size} without the two zero blocks that end a tar: it was cut short")
+        if block == bytes(BLOCK):
+            _check_end(file, position, size)
+            return
+        try:
+            info = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
+        except (tarfile.HeaderError, UnicodeDecodeError) as error:
+            raise ValueError(f"no valid tar header at byte {position}: {error}") from None
+        if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
+            raise ValueError(f"{info.name!r} at byte {position} is no plain file (tar type {info.type!r})")
+        start = position + BLOCK
+        position = start + padded(info.size)
+        if position > size:
+            raise ValueError(
+                f"{info.name!r} should end at byte {position} but the file ends at {size}: it was cut short"
+            )
+        yield Member(info.name, start, info.size)
+
+
+def _check_end(file: BinaryIO, position: int, size: int) -> None:
+    """After the first zero block at `position` there is another one, and nothing but zeros to the end."""
+    if size < position + 2 * BLOCK:
+        raise ValueError(f"ends at byte {size} with one zero block instead of two: it was cut short")
+    file.seek(position)
+    while chunk := file.read(1 << 20):
+        if any(chunk):
+            raise ValueError(f"holds data after its end at byte {position}")

@@ -1,0 +1,221 @@
+"""Is a data set whole, and does every sample say the truth? Every problem is named; none ends the search."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mimic_wds.pairs import PairSample
+from mimic_wds.storage.files import is_temporary
+from mimic_wds.storage.index import Index, index_path, index_tar, read_index
+from mimic_wds.storage.layout import STAGING_NAME, index_name, is_key, sample_key
+from mimic_wds.storage.manifest import Manifest, ShardInfo, read_manifest
+from mimic_wds.storage.reader import Shard
+
+#: Gives the (L,) correspondences that follow from a sample's stored homography.
+Recompute = Callable[[PairSample], NDArray[np.int16]]
+
+#: A homography with a larger condition number cannot be inverted in float64.
+MAX_CONDITION = 1e12
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong."""
+
+    where: str  #: file, and sample key if it is about one
+    kind: str  #: short name of the check that failed
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.message} [{self.kind}]"
+
+
+def verify(folder: Path, recompute: Recompute | None = None) -> Iterator[Problem]:
+    """Recount, rehash and decode the data set in `folder`; yield every problem.
+
+    `recompute` gives the correspondences of a stored homography to compare with; without it they are only checked to
+    fit the grid. Never raises for a damaged data set.
+    """
+    try:
+        manifest = read_manifest(folder)
+    except ValueError as error:
+        yield Problem(str(folder), "manifest", str(error))
+        return
+    yield from _files(folder, manifest)
+    owners: dict[str, str] = {}
+    for info in manifest.shards:
+        path = folder / info.name
+        if path.is_file():
+            yield from _shard(path, info, manifest, recompute, owners)
+    yield from _totals(folder, manifest)
+
+
+def _files(folder: Path, manifest: Manifest) -> Iterator[Problem]:
+    """Files that are missing, and shards that the manifest does not know."""
+    listed = {info.name for info in manifest.shards}
+    for name, times in Counter(info.name for info in manifest.shards).items():
+        if times > 1:
+            yield Problem(name, "manifest", f"is listed {times} times")
+    for name in sorted(listed | {index_name(name) for name in listed}):
+        if not (folder / name).is_file():
+            yield Problem(name, "missing", "is missing")
+    for path in sorted(folder.iterdir()):
+        foreign = path.suffix == ".tar" and path.name not in listed
+        foreign |= path.suffix == ".idx" and path.with_suffix(".tar").name not in listed
+        if foreign or is_temporary(path.name) or path.name == STAGING_NAME:
+            yield Problem(path.name, "extra", "does not belong to the data set: the manifest does not list it")
+
+
+def _shard(
+    path: Path, info: ShardInfo, manifest: Manifest, recompute: Recompute | None, owners: dict[str, str]
+) -> Iterator[Problem]:
+    """One shard: bytes, hash, structure, index, then every sample."""
+    size = path.stat().st_size
+    if size != info.bytes:
+        yield Problem(path.name, "bytes", f"has {size} bytes, the manifest says {info.bytes}")
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != info.sha256:
+        yield Problem(path.name, "sha256", f"has sha256 {digest[:16]}..., the manifest says {info.sha256[:16]}...")
+    try:
+        index, keys = index_tar(path)
+    except ValueError as error:
+        yield Problem(path.name, "structure", str(error).removeprefix(f"{path}: "))
+        return
+    if len(index) != info.samples:
+        yield Problem(path.name, "samples", f"holds {len(index)} samples, the manifest says {info.samples}")
+    yield from _index(path, index)
+    yield from _samples(path, info, keys, index, manifest, recompute, owners)
+
+
+def _index(path: Path, walked: Index) -> Iterator[Problem]:
+    """The stored index against the one walked."""
+    if not index_path(path).is_file():
+        return  # already reported as missing
+    try:
+        stored = read_index(index_path(path))
+    except ValueError as error:
+        yield Problem(index_name(path.name), "index", str(error))
+        return
+    if not np.array_equal(stored.spans, walked.spans):
+        yield Problem(index_name(path.name), "index", f"does not describe {path.name}")
+
+
+def _samples(
+    path: Path,
+    info: ShardInfo,
+    keys: list[str],
+    index: Index,
+    manifest: Manifest,
+    recompute: Recompute | None,
+    owners: dict[str, str],
+) -> Iterator[Problem]:
+    """Every sample of a shard, and the counts per source."""
+    sources: Counter[str] = Counter()
+    with Shard(path, index) as shard:
+        for i, key in enumerate(keys):
+            where = f"{path.name} {key}"
+            if key in owners:
+                yield Problem(where, "key", f"the key is also in {owners[key]}")
+            owners[key] = path.name
+            try:
+                sample = shard.sample(i)
+            except ValueError as error:
+                yield Problem(where, "sample", str(error))
+                continue
+            sources[sample.source] += 1
+            for kind, message in check_sample(sample, manifest, recompute):
+                yield Problem(where, kind, message)
+    if dict(sources) != info.sources:
+        yield Problem(path.name, "sources", f"holds {dict(sources)} per source, the manifest says {info.sources}")
+
+
+def check_sample(
+    sample: PairSample, manifest: Manifest, recompute: Recompute | None = None
+) -> Iterator[tuple[str, str]]:
+    """What is wrong with one sample: (kind, message) each."""
+    expected_key = sample_key(sample.source, sample.scene, sample.frame0, sample.frame1)
+    if not is_key(sample.key) or sample.key != expected_key:
+        yield "key", f"should be {expected_key!r} by its source, scene and frames"
+    for number, data in enumerate((sample.image0_jpg, sample.image1_jpg)):
+        yield from _picture(number, data, sample.size)
+    homography_is_sound = _invertible(sample.H_0to1)
+    if not homography_is_sound:
+        yield "homography", "is not finite or cannot be inverted"
+    grid_fits = yield from _correspondences(sample)
+    if not grid_fits:
+        return
+    if recompute is not None and homography_is_sound and not np.array_equal(recompute(sample), sample.corr_0to1):
+        yield "correspondences", "are not those that the stored homography gives"
+    yield from _overlap(sample, manifest)
+
+
+def _picture(number: int, data: bytes, size: tuple[int, int]) -> Iterator[tuple[str, str]]:
+    """Does the JPEG decode, completely, to the declared size?"""
+    if not data.startswith(b"\xff\xd8") or not data.rstrip(b"\0").endswith(b"\xff\xd9"):
+        yield "jpeg", f"{number}.jpg is not a whole JPEG file"
+        return
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:
+        image = None
+    if image is None:
+        yield "jpeg", f"{number}.jpg does not decode"
+    elif image.shape[:2] != size:
+        yield "jpeg", f"{number}.jpg has size {image.shape[:2]}, the sample says {size}"
+
+
+def _invertible(H: NDArray[np.float64]) -> bool:
+    return bool(np.isfinite(H).all()) and float(np.linalg.cond(H)) < MAX_CONDITION
+
+
+def _correspondences(sample: PairSample) -> Generator[tuple[str, str], None, bool]:
+    """Shape, range and one-to-one; returns whether they fit the grid."""
+    height, width = sample.size
+    patch = sample.patch_size
+    if patch <= 0 or height % patch or width % patch or min(height, width) <= 0:
+        yield "size", f"size {sample.size} is no multiple of the patch size {patch}"
+        return False
+    num_patches = (height // patch) * (width // patch)
+    if sample.corr_0to1.shape != (num_patches,):
+        yield "correspondences", f"have shape {sample.corr_0to1.shape}, {num_patches} patches are in the grid"
+        return False
+    used = sample.corr_0to1[sample.corr_0to1 != -1]
+    if used.size and (used.min() < 0 or used.max() >= num_patches):
+        yield "correspondences", f"lie outside the grid of {num_patches} patches"
+        return False
+    if len(np.unique(used)) != len(used):
+        yield "correspondences", "are not one-to-one"
+    return True
+
+
+def _overlap(sample: PairSample, manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """The stored overlap against the correspondences and the criteria."""
+    counted = np.count_nonzero(sample.corr_0to1 >= 0) / len(sample.corr_0to1)
+    if sample.overlap != counted:
+        yield "overlap", f"is stored as {sample.overlap}, the correspondences give {counted}"
+    low, high = manifest.criteria.get("min_overlap"), manifest.criteria.get("max_overlap")
+    if isinstance(low, int | float) and isinstance(high, int | float) and not low < sample.overlap < high:
+        yield "overlap", f"{sample.overlap} is not between {low} and {high}, the criteria of the data set"
+
+
+def _totals(folder: Path, manifest: Manifest) -> Iterator[Problem]:
+    """Do the manifest's own counts add up?"""
+    in_shards: Counter[str] = Counter()
+    for info in manifest.shards:
+        in_shards.update(info.sources)
+    kept = {source: count for source, count in manifest.kept.items() if count}
+    if kept != dict(in_shards):
+        yield Problem(str(folder), "manifest", f"says {kept} kept per source, its shards hold {dict(in_shards)}")
+    for source, candidates in manifest.candidates.items():
+        accounted = manifest.kept.get(source, 0) + sum(manifest.dropped.get(source, {}).values())
+        if accounted != candidates:
+            yield Problem(
+                str(folder), "manifest", f"{source}: {candidates} candidates, but kept and dropped are {accounted}"
+            )
