@@ -1,0 +1,202 @@
+"""The bytes of samples, keys and shards: exact, plain, and the same every time."""
+
+import hashlib
+import subprocess
+import tarfile
+
+import numpy as np
+import pytest
+import webdataset
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from samples import make_data_set, make_sample, stage
+
+from mimic_wds.pairs import PairSample
+from mimic_wds.storage.index import index_tar, read_index
+from mimic_wds.storage.layout import MEMBERS, check_dataset_name, is_key, sample_key, slug
+from mimic_wds.storage.manifest import manifest_hash, read_manifest
+from mimic_wds.storage.packing import pack
+from mimic_wds.storage.reader import Shard, open_shards
+from mimic_wds.storage.sample import decode, encode
+from mimic_wds.storage.writer import ShardWriter
+
+names = st.text(st.characters(exclude_categories=["Cs"]), min_size=0, max_size=60)
+
+
+@given(
+    arrays(np.float64, (3, 3), elements=st.floats(allow_nan=False, allow_infinity=False)),
+    arrays(np.int16, st.integers(0, 300), elements=st.integers(-1, 299)),
+    st.floats(0, 1),
+    names,
+    st.integers(0, 10**6),
+)
+def test_a_sample_survives_its_bytes_exactly(H, corr, overlap, scene, inliers):
+    sample = make_sample(H_0to1=H, corr_0to1=corr, overlap=overlap, scene=scene, num_inliers=inliers)
+    members = {name.partition(".")[2]: data for name, data in encode(sample)}
+    back = decode(sample.key, members)
+    for field in PairSample.__dataclass_fields__:
+        assert np.array_equal(getattr(back, field), getattr(sample, field)), field
+    assert back.H_0to1.tobytes() == H.tobytes()
+
+
+@given(names, names, names, names)
+def test_keys_are_short_plain_and_tell_inputs_apart(scene, frame, other_scene, other_frame):
+    key = sample_key("video", scene, frame, "1")
+    assert is_key(key)
+    assert len(f"{key}.corr.npy") <= 100
+    same = (scene, frame) == (other_scene, other_frame)
+    assert (sample_key("video", other_scene, other_frame, "1") == key) is same
+
+
+@pytest.mark.parametrize(("one", "other"), [("a b", "a-b"), ("A", "a"), ("x" * 50, "x" * 51), ("é", "e"), ("", "-")])
+def test_lossy_slugs_differ(one, other):
+    assert slug(one, 20) != slug(other, 20)
+
+
+def test_a_name_that_looks_like_a_hashed_slug_is_no_collision():
+    assert slug(slug("A b", 20), 20) != slug("A b", 20)
+
+
+@pytest.mark.parametrize("name", ["", "A", "a.b", "-a", "a/b", "a" * 65])
+def test_data_set_names_are_checked(name):
+    with pytest.raises(ValueError, match="cannot name a data set"):
+        check_dataset_name(name)
+
+
+def test_shards_are_plain_ustar(tmp_path):
+    samples = [make_sample(i) for i in range(3)]
+    with ShardWriter(tmp_path / "x.tar") as writer:
+        for sample in samples:
+            writer.add(sample)
+    expected = [f"{s.key}.{member}" for s in samples for member in MEMBERS]
+    with tarfile.open(tmp_path / "x.tar") as tar:
+        assert tar.getnames() == expected
+        for member in tar.getmembers():
+            assert (member.mtime, member.uid, member.gid, member.uname, member.gname) == (0, 0, 0, "", "")
+            assert (member.mode, member.pax_headers, member.type) == (0o644, {}, tarfile.REGTYPE)
+    data = (tmp_path / "x.tar").read_bytes()
+    assert data[257:265] == b"ustar\x0000"
+    assert len(data) % 512 == 0
+    assert data.endswith(bytes(1024))
+    listed = subprocess.run(["tar", "tf", tmp_path / "x.tar"], capture_output=True, text=True, check=True)
+    assert (listed.stdout.split(), listed.stderr) == (expected, "")
+    assert writer.info().sha256 == hashlib.sha256(data).hexdigest()
+    assert writer.info().bytes == len(data)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_webdataset_opens_the_shards(tmp_path):
+    manifest = make_data_set(tmp_path / "tiny")
+    assert len(manifest.shards) > 1
+    found = []
+    for info in manifest.shards:
+        found += list(webdataset.WebDataset(str(tmp_path / "tiny" / info.name), shardshuffle=False))
+    shards = open_shards(tmp_path / "tiny", manifest)
+    ours = [(shard.key(i), shard.read(i)) for shard in shards for i in range(len(shard))]
+    assert [s["__key__"] for s in found] == [key for key, _ in ours]
+    assert [{m: s[m] for m in MEMBERS} for s in found] == [members for _, members in ours]
+
+
+def test_the_index_is_a_plain_array_that_points_at_the_data(tmp_path):
+    manifest = make_data_set(tmp_path / "tiny")
+    shard = tmp_path / "tiny" / manifest.shards[0].name
+    spans = np.load(shard.with_suffix(".idx"), allow_pickle=False)
+    data = shard.read_bytes()
+    with tarfile.open(shard) as tar:
+        for i in range(len(spans)):
+            for offset, length in spans[i]:
+                assert data[offset : offset + length] == tar.extractfile(tar.next()).read()
+    walked, keys = index_tar(shard)
+    assert np.array_equal(walked.spans, read_index(shard.with_suffix(".idx")).spans)
+    assert len(keys) == manifest.shards[0].samples
+
+
+def test_shards_stay_below_their_bound_and_none_is_empty(tmp_path):
+    for bound in (1, 20_000, 40_000, 10**9):
+        manifest = make_data_set(tmp_path / f"set{bound}", max_shard_bytes=bound)
+        assert manifest.num_samples == 7
+        assert all(info.samples > 0 for info in manifest.shards)
+        assert all(info.bytes <= bound or info.samples == 1 for info in manifest.shards)
+    assert len(manifest.shards) == 1
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_packing_gives_the_same_bytes_whatever_the_order_of_staging(tmp_path):
+    make_data_set(tmp_path / "a" / "tiny")
+    staging = tmp_path / "staging"
+    for number in (2, 0, 1):
+        count = (3, 0, 4)[number]
+        scene = f"clip{number}.mp4"
+        stage(staging, number, [make_sample(10 * number + i, scene=scene) for i in range(count)], scene)
+    manifest = read_manifest(tmp_path / "a" / "tiny")
+    (tmp_path / "b").mkdir()
+    description = {"criteria": manifest.criteria, "versions": manifest.versions, "licences": manifest.licences}
+    again = pack(staging, 3, tmp_path / "b", "tiny", 30_000, description)
+    assert contents(tmp_path / "b") == contents(tmp_path / "a" / "tiny")
+    assert manifest_hash(again) == manifest_hash(manifest)
+
+
+def test_equal_keys_of_two_scenes_are_refused_by_name(tmp_path):
+    for number in range(2):
+        stage(tmp_path / "staging", number, [make_sample(0)], scene=f"copy{number}.mp4")
+    with pytest.raises(ValueError, match=r"comes from both /in/copy0\.mp4 and /in/copy1\.mp4"):
+        pack(tmp_path / "staging", 2, tmp_path, "tiny", 10**6, {"criteria": {}, "versions": {}, "licences": {}})
+    assert not (tmp_path / "manifest.json").exists()
+
+
+def test_manifest_counts_come_from_the_scenes(tmp_path):
+    manifest = make_data_set(tmp_path / "tiny")
+    assert manifest.kept == {"video": 7}
+    assert manifest.dropped == {"video": {"too_few_matches": 6}}
+    assert manifest.candidates == {"video": 13}
+    assert manifest.views == {"video": 16}
+    assert manifest.overlap_histogram.counts[15] == 7  # 0.75 lies in the bin from 0.75 to 0.80
+    assert read_manifest(tmp_path / "tiny") == manifest
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not valid JSON"),
+        ("{}", "format version None; this program reads version 1"),
+        ('{"format_version": 2}', "format version 2"),
+        ('{"format_version": 1, "shads": []}', "unknown key 'shads'; did you mean 'shards'"),
+        ('{"format_version": 1}', "missing required field"),
+    ],
+)
+def test_a_broken_manifest_says_how(tmp_path, text, message):
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_manifest(tmp_path)
+
+
+def test_no_manifest_no_data_set(tmp_path):
+    with pytest.raises(ValueError, match=r"no manifest\.json here"):
+        read_manifest(tmp_path)
+    with pytest.raises(ValueError, match="no such data set"):
+        read_manifest(tmp_path / "nowhere")
+
+
+def test_pickles_are_never_read(tmp_path):
+    import io
+
+    buffer = io.BytesIO()
+    np.save(buffer, {1: 2}, allow_pickle=True)
+    members = {name.partition(".")[2]: data for name, data in encode(make_sample())}
+    with pytest.raises(ValueError, match=r"corr\.npy: not a plain \.npy array"):
+        decode("k", {**members, "corr.npy": buffer.getvalue()})
+
+
+def test_reading_is_the_same_from_many_threads(tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    manifest = make_data_set(tmp_path / "tiny", per_scene=(20,), max_shard_bytes=10**9)
+    with Shard(tmp_path / "tiny" / manifest.shards[0].name) as shard:
+        one = [shard.read(i) for i in range(20)]
+        with ThreadPoolExecutor(8) as pool:
+            many = list(pool.map(shard.read, list(range(20)) * 10))
+    assert many == one * 10
