@@ -143,3 +143,11 @@ class Counts:
 
 def _add(a: Mapping[str, int], b: Mapping[str, int]) -> dict[str, int]:
     return {name: a.get(name, 0) + b.get(name, 0) for name in sorted({*a, *b})}
+
+
+def invert_correspondences(corr: NDArray[np.int16]) -> NDArray[np.int16]:
+    """Turn a one-to-one map (L,) round: corr_0to1 to corr_1to0 and back, -1 = none."""
+    inverted = np.full_like(corr, -1)
+    (used,) = np.nonzero(corr >= 0)
+    inverted[corr[used]] = used
+    return inverted

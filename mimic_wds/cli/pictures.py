@@ -4,8 +4,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mimic_wds.geometry.overlap import invert
-from mimic_wds.pairs import Image, PairSample
+from mimic_wds.pairs import Image, PairSample, invert_correspondences
 
 GAP = 8  # pixels between the parts
 CAPTION = 18  # pixels for the line of text above a pair
@@ -18,7 +17,7 @@ def pair_picture(sample: PairSample) -> Image:
     rows, cols = (side // sample.patch_size for side in sample.size)
     colours = patch_colours(rows, cols)
     tinted0 = tint(image0, np.where(sample.corr_0to1 >= 0, np.arange(rows * cols), -1), colours, sample.patch_size)
-    tinted1 = tint(image1, invert(sample.corr_0to1), colours, sample.patch_size)
+    tinted1 = tint(image1, invert_correspondences(sample.corr_0to1), colours, sample.patch_size)
     gap = np.full((sample.size[0], GAP, 3), 255, np.uint8)
     views = np.hstack([image0, gap, image1, gap, tinted0, gap, tinted1])
     picture = np.full((sample.size[0] + CAPTION + GAP, views.shape[1], 3), 255, np.uint8)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from mimic_wds.geometry import features, homography
 from mimic_wds.geometry.features import Features
 from mimic_wds.geometry.patches import PatchGrid, all_points, sampled_points
-from mimic_wds.pairs import DropReason, Overlap
+from mimic_wds.pairs import DropReason, Overlap, invert_correspondences
 
 #: At least this many matches must pass the ratio test (MIMIC: more than 10).
 MIN_MATCHES = 11
@@ -81,7 +81,11 @@ def correspondences(
     """
     forward = one_to_one(vote(H_0to1, grid, points0))
     backward = one_to_one(vote(np.linalg.inv(H_0to1).astype(np.float64), grid, points1))
-    return forward if np.count_nonzero(forward >= 0) < np.count_nonzero(backward >= 0) else invert(backward)
+    return (
+        forward
+        if np.count_nonzero(forward >= 0) < np.count_nonzero(backward >= 0)
+        else invert_correspondences(backward)
+    )
 
 
 def vote(H: NDArray[np.float64], grid: PatchGrid, points: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -114,14 +118,6 @@ def one_to_one(winners: NDArray[np.int64]) -> NDArray[np.int16]:
     corr = np.full(num_patches, -1, np.int16)
     corr[first[inside]] = targets[inside]
     return corr
-
-
-def invert(corr: NDArray[np.int16]) -> NDArray[np.int16]:
-    """Turn a one-to-one map (L,) round: corr_0to1 to corr_1to0 and back."""
-    inverted = np.full_like(corr, -1)
-    (used,) = np.nonzero(corr >= 0)
-    inverted[corr[used]] = used
-    return inverted
 
 
 def overlap_ratio(corr: NDArray[np.int16]) -> float:

@@ -1,0 +1,1 @@
+"""How training reads a data set: order first, bytes later."""

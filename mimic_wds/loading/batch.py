@@ -1,0 +1,20 @@
+"""What a model is fed."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PairBatch:
+    """A micro-batch of pairs on the CPU. B pairs, L patches."""
+
+    image0: Tensor  #: (B, H, W, 3) uint8 RGB
+    image1: Tensor  #: (B, H, W, 3) uint8 RGB
+    corr_0to1: Tensor  #: (B, L) int16, -1 = none
+    keys: tuple[str, ...]
+    rows: Tensor  #: (B,) int64: places in the global batch
+    swapped: Tensor  #: (B,) bool: the views were exchanged after reading
+
+    def __len__(self) -> int:
+        return len(self.keys)

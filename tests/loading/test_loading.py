@@ -1,0 +1,302 @@
+"""Order, batches and resumption: every number is checked against the data set read by hand."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from samples import make_data_set, make_sample, stage
+
+from mimic_wds.loading.dataset import PairDataset
+from mimic_wds.loading.loader import PairLoader
+from mimic_wds.loading.order import Order, epoch_permutation, rank_rows, swap_views
+from mimic_wds.loading.sequential import read_tars
+from mimic_wds.loading.transforms import MEAN, STD, normalize
+from mimic_wds.pairs import invert_correspondences
+from mimic_wds.storage.packing import pack
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """30 pairs in several shards."""
+    place = tmp_path_factory.mktemp("data") / "tiny"
+    make_data_set(place, per_scene=(9, 0, 9, 6, 6), max_shard_bytes=60_000)
+    return place
+
+
+@pytest.fixture
+def dataset(folder):
+    with PairDataset(folder) as opened:
+        yield opened
+
+
+def by_hand(folder):
+    """Key -> (image0, image1, corr) decoded without the loader."""
+    found = {}
+    with PairDataset(folder) as dataset:
+        for shard in dataset.shards:
+            for i in range(len(shard)):
+                sample = shard.sample(i)
+                images = [
+                    cv2.cvtColor(cv2.imdecode(np.frombuffer(d, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+                    for d in (sample.image0_jpg, sample.image1_jpg)
+                ]
+                found[sample.key] = (*images, sample.corr_0to1)
+    return found
+
+
+@given(st.integers(1, 500), st.integers(1, 64), st.integers(0, 2**31), st.integers(0, 1000))
+def test_an_epoch_is_a_permutation_less_its_incomplete_last_batch(num_samples, global_batch, seed, epoch):
+    if global_batch > num_samples:
+        with pytest.raises(ValueError, match="cannot be made from"):
+            Order(num_samples, global_batch, seed)
+        return
+    batches = Order(num_samples, global_batch, seed).epoch(epoch)
+    assert batches.shape == (num_samples // global_batch, global_batch)
+    seen = batches.ravel()
+    assert len(set(seen.tolist())) == len(seen) == num_samples - num_samples % global_batch
+    assert sorted(epoch_permutation(num_samples, seed, epoch)) == list(range(num_samples))
+
+
+def test_epochs_and_seeds_differ_and_repeat():
+    orders = {(seed, epoch): tuple(epoch_permutation(1000, seed, epoch)) for seed in range(3) for epoch in range(3)}
+    assert len(set(orders.values())) == 9
+    assert tuple(epoch_permutation(1000, 2, 1)) == orders[2, 1]
+
+
+@given(st.integers(1, 8), st.integers(1, 4), st.integers(1, 5))
+def test_ranks_and_micro_batches_cover_the_same_global_batch(world_size, accumulation, rows):
+    size = world_size * accumulation * rows
+    shares = [rank_rows(size, world_size, rank, accumulation) for rank in range(world_size)]
+    assert all(share.shape == (accumulation, rows) for share in shares)
+    assert sorted(np.concatenate([s.ravel() for s in shares])) == list(range(size))
+    assert np.concatenate([share[0] for share in shares]).tolist() == list(range(world_size * rows))
+
+
+def test_batches_that_do_not_divide_are_refused():
+    with pytest.raises(ValueError, match="10 cannot be shared evenly by 3 processes in 1 micro-batches"):
+        rank_rows(10, 3, 0, 1)
+    with pytest.raises(ValueError, match="rank < world_size"):
+        rank_rows(10, 2, 2, 1)
+
+
+def test_half_of_the_views_are_swapped_whoever_asks():
+    samples = np.arange(10_000)
+    swapped = swap_views(0, 0, samples)
+    assert abs(swapped.mean() - 0.5) < 0.02
+    assert np.array_equal(swap_views(0, 0, samples[5000:5010]), swapped[5000:5010])
+    for seed, epoch in ((0, 1), (1, 0)):
+        assert abs((swap_views(seed, epoch, samples) == swapped).mean() - 0.5) < 0.02
+
+
+@given(st.lists(st.integers(-1, 15), min_size=16, max_size=16))
+def test_inverting_a_map_twice_gives_it_back(targets):
+    corr = np.full(16, -1, np.int16)
+    for patch, target in enumerate(targets):
+        if target not in corr:
+            corr[patch] = target
+    inverted = invert_correspondences(corr)
+    assert np.array_equal(invert_correspondences(inverted), corr)
+    assert all(inverted[corr[p]] == p for p in range(16) if corr[p] >= 0)
+
+
+def test_normalize_is_imagenets():
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 5, 7, 3), dtype=np.uint8)
+    expected = ((pixels / 255 - MEAN) / STD).transpose(0, 3, 1, 2)
+    result = normalize(torch.from_numpy(pixels), "cpu")
+    assert result.dtype == torch.float32
+    assert np.abs(result.numpy() - expected).max() < 1e-6
+
+
+@pytest.mark.parametrize("num_threads", [1, 4])
+def test_batches_hold_exactly_what_the_shards_hold(folder, dataset, num_threads):
+    truth = by_hand(folder)
+    loader = PairLoader(dataset, global_batch=8, seed=3, num_threads=num_threads)
+    order = loader.order.epoch(1)
+    keys = list(truth)
+    seen = 0
+    for step, batch in enumerate(loader.epoch(1)):
+        assert batch.keys == tuple(keys[i] for i in order[step])
+        assert batch.rows.tolist() == list(range(8))
+        for place, key in enumerate(batch.keys):
+            image0, image1, corr = truth[key]
+            if batch.swapped[place]:
+                image0, image1, corr = image1, image0, invert_correspondences(corr)
+            assert np.array_equal(batch.image0[place], image0)
+            assert np.array_equal(batch.image1[place], image1)
+            assert np.array_equal(batch.corr_0to1[place], corr)
+            seen += 1
+    assert seen == 24
+    assert loader.faults == {}
+
+
+def test_without_swapping_no_view_is_exchanged(dataset):
+    assert not any(batch.swapped.any() for batch in PairLoader(dataset, global_batch=8, swap=False).epoch(0))
+
+
+def keys_of(dataset, start=0, **options):
+    loader = PairLoader(dataset, global_batch=12, seed=5, **options)
+    return [(batch.keys, batch.rows.tolist()) for batch in loader.epoch(0, start)]
+
+
+def test_ranks_read_disjoint_parts_of_the_same_global_batches(dataset):
+    whole = [key for keys, _ in keys_of(dataset) for key in keys]
+    for world_size, accumulation in ((2, 1), (3, 2), (1, 4), (4, 3)):
+        batches = np.full((2, 12), "", dtype=object)
+        for rank in range(world_size):
+            share = keys_of(dataset, rank=rank, world_size=world_size, accumulation=accumulation)
+            for number, (keys, rows) in enumerate(share):
+                assert (batches[number // accumulation, rows] == "").all()
+                batches[number // accumulation, rows] = keys
+        assert batches.ravel().tolist() == whole
+
+
+RANK = """
+import sys
+sys.path[:0] = {path!r}
+from mimic_wds.loading.dataset import PairDataset
+from mimic_wds.loading.loader import PairLoader
+rank, folder = int(sys.argv[1]), sys.argv[2]
+loader = PairLoader(PairDataset(folder), global_batch=12, seed=5, rank=rank, world_size=2)
+for batch in loader.epoch(0):
+    print(" ".join(batch.keys))
+"""
+
+
+def test_two_real_processes_share_the_batches_of_one(folder, dataset):
+    code = RANK.format(path=sys.path)
+    shares = [
+        subprocess.run([sys.executable, "-c", code, str(rank), folder], capture_output=True, text=True, check=True)
+        for rank in range(2)
+    ]
+    lines = [share.stdout.splitlines() for share in shares]
+    both = [f"{a} {b}".split() for a, b in zip(*lines, strict=True)]
+    assert both == [list(keys) for keys, _ in keys_of(dataset)]
+
+
+@pytest.mark.parametrize(("world_size", "accumulation"), [(1, 1), (2, 1), (1, 2), (3, 2)])
+def test_a_resumed_loader_gives_exactly_the_rest(dataset, world_size, accumulation):
+    first = PairLoader(dataset, global_batch=6, seed=1)
+    batches = first.epoch(2)
+    whole = [key for batch in PairLoader(dataset, global_batch=6, seed=1).epoch(2) for key in batch.keys]
+    for _ in range(3):
+        next(batches)
+    state = json.loads(json.dumps(first.state()))
+    batches.close()
+    assert (state["epoch"], state["step"]) == (2, 3)
+    rest = np.full((2, 6), "", dtype=object)
+    for rank in range(world_size):
+        loader = PairLoader(
+            dataset, global_batch=6, seed=1, rank=rank, world_size=world_size, accumulation=accumulation
+        )
+        for number, batch in enumerate(loader.epoch(*loader.load_state(state))):
+            rest[number // accumulation, batch.rows.numpy()] = batch.keys
+    assert rest.ravel().tolist() == whole[18:]
+
+
+def test_the_position_counts_whole_steps_and_turns_over_at_the_end(dataset):
+    loader = PairLoader(dataset, global_batch=10, accumulation=2)
+    positions = [(loader.state()["epoch"], loader.state()["step"]) for _ in loader.epoch(0)]
+    assert positions == [(0, 0), (0, 1), (0, 1), (0, 2), (0, 2), (1, 0)]
+
+
+def test_a_state_of_another_run_is_refused(dataset, tmp_path):
+    state = PairLoader(dataset, global_batch=6).state()
+    make_data_set(tmp_path / "other", per_scene=(8,))
+    with PairDataset(tmp_path / "other") as other, pytest.raises(ValueError, match="another manifest"):
+        PairLoader(other, global_batch=6).load_state(state)
+    with pytest.raises(ValueError, match=r"another seed \(0\) than the one given now \(1\)"):
+        PairLoader(dataset, global_batch=6, seed=1).load_state(state)
+    with pytest.raises(ValueError, match="another global_batch"):
+        PairLoader(dataset, global_batch=5).load_state(state)
+
+
+def broken_set(tmp_path, num_bad, num_samples=20):
+    samples = [make_sample(i) for i in range(num_samples)]
+    damaged = [replace(s, image1_jpg=b"no picture") if i < num_bad else s for i, s in enumerate(samples)]
+    stage(tmp_path / "staging", 0, damaged)
+    (tmp_path / "out").mkdir()
+    description = {"criteria": {"size": 64, "patch_size": 16}, "versions": {}, "licences": {}}
+    pack(tmp_path / "staging", 1, tmp_path / "out", "bad", 10**9, description)
+    return tmp_path / "out"
+
+
+def test_bad_samples_are_counted_once_and_replaced_by_the_next_good_one(tmp_path):
+    with PairDataset(broken_set(tmp_path, num_bad=3)) as dataset:
+        loader = PairLoader(dataset, global_batch=20)
+        for epoch in range(2):
+            (batch,) = loader.epoch(epoch)
+            counts = {key: batch.keys.count(key) for key in batch.keys}
+            replacement = make_sample(3).key
+            assert counts.pop(replacement) == 4  # itself, and in place of samples 0, 1 and 2
+            assert set(counts.values()) == {1}
+        assert loader.faults == {"jpeg_does_not_decode": 3}
+
+
+def test_too_many_bad_samples_stop_the_run_by_name(tmp_path):
+    with PairDataset(broken_set(tmp_path, num_bad=3)) as dataset:
+        loader = PairLoader(dataset, global_batch=20, max_faults=2)
+        with pytest.raises(
+            RuntimeError, match=r"more than 2 samples cannot be used .*bad-000000\.tar: run `mimic-shard"
+        ):
+            list(loader.epoch(0))
+
+
+def test_threads_end_when_the_consumer_stops_early(dataset):
+    import threading
+
+    batches = PairLoader(dataset, global_batch=2, num_threads=3).epoch(0)
+    next(batches)
+    assert any(t.name.startswith("decode") for t in threading.enumerate())
+    batches.close()
+    assert not any(t.name.startswith("decode") for t in threading.enumerate())
+
+
+def test_batches_are_not_overwritten_later(dataset):
+    batches = list(PairLoader(dataset, global_batch=4, num_threads=4).epoch(0))
+    copies = [(b.keys, b.image0.clone()) for b in PairLoader(dataset, global_batch=4).epoch(0)]
+    assert all(b.keys == k and torch.equal(b.image0, i) for b, (k, i) in zip(batches, copies, strict=True))
+
+
+def test_opening_says_what_is_wrong(tmp_path, folder):
+    with pytest.raises(ValueError, match="no such data set"):
+        PairDataset(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"no manifest\.json here"):
+        PairDataset(tmp_path)
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for path in folder.iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    shard = next(copy.glob("*.tar"))
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-512])
+    with pytest.raises(ValueError, match="was cut short or replaced"):
+        PairDataset(copy)
+    shard.unlink()
+    with pytest.raises(ValueError, match="the shard is missing"):
+        PairDataset(copy)
+
+
+def test_a_data_set_without_pairs_is_refused(tmp_path):
+    stage(tmp_path / "staging", 0, [])
+    (tmp_path / "out").mkdir()
+    pack(tmp_path / "staging", 1, tmp_path / "out", "none", 10**9, {"criteria": {}, "versions": {}, "licences": {}})
+    with pytest.raises(ValueError, match="holds no pairs"):
+        PairDataset(tmp_path / "out")
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_tars_alone_are_read_through_webdataset(folder, dataset):
+    tars = sorted(folder.glob("*.tar"))
+    found = list(read_tars(tars))
+    indexed = [shard.sample(i) for shard in dataset.shards for i in range(len(shard))]
+    assert [s.key for s in found] == [s.key for s in indexed]
+    assert [s.image0_jpg for s in found] == [s.image0_jpg for s in indexed]
+    assert all(np.array_equal(a.H_0to1, b.H_0to1) for a, b in zip(found, indexed, strict=True))
