@@ -73,7 +73,7 @@ def build(
     out = recipe.out
     tasks = plan(recipe, out / STAGING_NAME)
     if check_output(out, resume) == "complete":
-        return read_manifest(out)
+        return finished(recipe)
     out.mkdir(parents=True, exist_ok=True)
     staging = out / STAGING_NAME
     staging.mkdir(exist_ok=True)
@@ -95,6 +95,16 @@ def build(
             on_scene(staged, True)
         manifest = pack(staging, len(tasks), out, recipe.name, recipe.max_shard_bytes, describe(recipe))
     shutil.rmtree(staging)
+    return manifest
+
+
+def finished(recipe: Recipe) -> Manifest:
+    """The manifest of a build that is whole already. Raises ValueError when it was made with other criteria."""
+    manifest = read_manifest(recipe.out)
+    if manifest.criteria != describe(recipe)["criteria"]:
+        raise ValueError(f"{recipe.out}: holds a data set made with other criteria; choose another --out")
+    if (recipe.out / STAGING_NAME).exists():  # killed between the manifest and the clean-up
+        shutil.rmtree(recipe.out / STAGING_NAME)
     return manifest
 
 

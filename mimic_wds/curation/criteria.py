@@ -65,7 +65,7 @@ def preset(name: str) -> Criteria:
 
 
 def fit_image(image: Image, criteria: Criteria) -> Image:
-    """Bring an image to (size, size, 3): squash it (bilinear, as the paper does) or crop its centre square first."""
+    """Bring an image to (size, size, 3): squash it (bilinear, as the paper does) or crop its centre square (by area)."""
     if criteria.fit == "crop":
         height, width = image.shape[:2]
         side = min(height, width)
@@ -73,6 +73,5 @@ def fit_image(image: Image, criteria: Criteria) -> Image:
         image = image[top : top + side, left : left + side]
     if image.shape[:2] == (criteria.size, criteria.size):
         return image
-    shrinks = min(image.shape[:2]) >= 2 * criteria.size and criteria.fit == "crop"
-    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    interpolation = cv2.INTER_AREA if criteria.fit == "crop" else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(image, (criteria.size, criteria.size), interpolation=interpolation), np.uint8)

@@ -66,6 +66,7 @@ def describe(views: Iterable[View | Fault], criteria: Criteria, tally: Tally) ->
 
 def judge(scene: Scene, view0: DescribedView, view1: DescribedView, criteria: Criteria) -> Outcome:
     """Measure the overlap of two views and hold it against the criteria."""
+    key = sample_key(scene.source, scene.name, view0.frame, view1.frame)
     measured = overlap.measure(
         view0.features,
         view1.features,
@@ -74,7 +75,7 @@ def judge(scene: Scene, view0: DescribedView, view1: DescribedView, criteria: Cr
         min_matches=criteria.min_matches,
         ransac_px=criteria.ransac_px,
         num_points=criteria.points_per_patch,
-        rng=pair_generator(sample_key(scene.source, scene.name, view0.frame, view1.frame), criteria),
+        rng=pair_generator(key, criteria),
     )
     return criteria.judge(measured)
 

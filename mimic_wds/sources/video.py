@@ -15,6 +15,9 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".m
 #: A file is cut or damaged when it decodes less than this share of the frames that its header promises.
 COMPLETE = 0.95
 
+#: Time stamps are exact to this many seconds: a frame so much before a tick of the grid is at the tick.
+CLOCK_S = 1e-5
+
 
 @dataclass(frozen=True, kw_only=True)
 class Video:
@@ -68,13 +71,13 @@ class Video:
         """Grab every frame in order, decode to pixels only those of the grid."""
         fps = capture.get(cv2.CAP_PROP_FPS)
         clock = _Clock(fps)
-        next_s, index = 0.0, 0
+        tick, index = 0, 0
         while capture.grab():
             time_s = clock.read(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000, index)
-            due = index % self.every_frames == 0 if self.every_frames else time_s >= next_s
+            ticks = (time_s + CLOCK_S) / self.every_s
+            due = index % self.every_frames == 0 if self.every_frames else ticks >= tick
             if due:
-                # A stretch without frames (variable frame rate) is skipped, not made up for.
-                next_s += self.every_s * max(1, np.floor((time_s - next_s) / self.every_s) + 1)
+                tick = int(ticks) + 1  # a stretch without frames (variable frame rate) is skipped, not made up for
                 ok, bgr = capture.retrieve()
                 if ok:
                     rgb = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)

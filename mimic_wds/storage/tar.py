@@ -47,7 +47,8 @@ def walk(file: BinaryIO, size: int) -> Iterator[Member]:
         if len(block) < BLOCK:
             raise ValueError(f"ends at byte {size} without the two zero blocks that end a tar: it was cut short")
         if block == bytes(BLOCK):
-            _check_end(file, position, size)
+            if size != position + len(END):
+                raise ValueError(f"the end of the tar at byte {position} should be the end of the file, at {size}")
             return
         try:
             info = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
@@ -55,6 +56,8 @@ def walk(file: BinaryIO, size: int) -> Iterator[Member]:
             raise ValueError(f"no valid tar header at byte {position}: {error}") from None
         if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
             raise ValueError(f"{info.name!r} at byte {position} is no plain file (tar type {info.type!r})")
+        if info.size < 0:
+            raise ValueError(f"{info.name!r} at byte {position} has a negative size")
         start = position + BLOCK
         position = start + padded(info.size)
         if position > size:
@@ -62,13 +65,3 @@ def walk(file: BinaryIO, size: int) -> Iterator[Member]:
                 f"{info.name!r} should end at byte {position} but the file ends at {size}: it was cut short"
             )
         yield Member(info.name, start, info.size)
-
-
-def _check_end(file: BinaryIO, position: int, size: int) -> None:
-    """After the first zero block at `position` there is another one, and nothing but zeros to the end."""
-    if size < position + 2 * BLOCK:
-        raise ValueError(f"ends at byte {size} with one zero block instead of two: it was cut short")
-    file.seek(position)
-    while chunk := file.read(1 << 20):
-        if any(chunk):
-            raise ValueError(f"holds data after its end at byte {position}")

@@ -142,6 +142,16 @@ def test_a_changed_recipe_or_input_is_not_resumed(clips, tmp_path, monkeypatch):
         build(recipe(clips, out, criteria={"min_overlap": 0.4}), resume=True)
 
 
+def test_resuming_a_finished_build_changes_nothing(clips, built, tmp_path):
+    before = contents(built)
+    (built / STAGING_NAME).mkdir()  # as if killed just before the clean-up
+    build(recipe(clips, built), resume=True)
+    assert contents(built) == before
+    assert not (built / STAGING_NAME).exists()
+    with pytest.raises(ValueError, match="made with other criteria"):
+        build(recipe(clips, built, criteria={"min_overlap": 0.4}), resume=True)
+
+
 def test_output_folders_with_something_in_them_are_refused(clips, built, tmp_path):
     (tmp_path / "thesis.doc").write_text("precious")
     with pytest.raises(ValueError, match="is not empty"):

@@ -22,6 +22,11 @@ def test_grid_in_seconds_takes_the_first_frame_at_or_after_each_tick(tmp_path, n
     assert [v.time_s for v in views] == pytest.approx([0, 0.5, 1, 1.5, 2, 2.5, 3], abs=1e-3)
 
 
+def test_a_grid_as_fine_as_the_video_loses_no_frame_to_rounding(tmp_path):
+    views = grid(write_video(tmp_path / "clip.mp4", 60, fps=10), every_s=0.1)
+    assert [read_number(v.image) for v in views] == list(range(60))
+
+
 def test_grid_in_frames(tmp_path):
     views = grid(write_video(tmp_path / "clip.mp4", 20, fps=25), every_frames=6)
     assert [read_number(v.image) for v in views] == [0, 6, 12, 18]
