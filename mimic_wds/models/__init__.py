@@ -1,0 +1,1 @@
+"""Models: ViT encoder, MAE, CroCo. Nothing of ours is imported here but `settings`."""

@@ -1,0 +1,106 @@
+"""The ViT encoder that MAE and CroCo share, on timm's blocks; its parameters have timm's names.
+
+Shapes: B batch, L patches, K kept patches, T tokens (class token included), D width.
+"""
+
+from typing import NamedTuple
+
+import torch
+from timm.layers import PatchEmbed
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from mimic_wds.models.masking import take
+from mimic_wds.models.positions import sincos_2d
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer norm of every model here: epsilon 1e-6 (MAE, CroCo), where torch's default is 1e-5."""
+
+    def __init__(self, dim: int, device: torch.device | None = None, dtype: torch.dtype | None = None) -> None:
+        super().__init__(dim, eps=1e-6, device=device, dtype=dtype)
+
+
+class ModelOutput(NamedTuple):
+    """What the pretraining models return."""
+
+    loss: Tensor  #: () float32
+    prediction: Tensor  #: (B, L, P) of all patches, in the units of the target; bfloat16 under such autocast
+    mask: Tensor  #: (B, L) bool, True = hidden from the encoder
+
+
+class Encoder(nn.Module):
+    """Patch embedding, class token, fixed positions, blocks, final norm. Pretraining models inherit from it."""
+
+    def __init__(
+        self,
+        *,
+        image_size: int | tuple[int, int],
+        patch_size: int,
+        dim: int,
+        depth: int,
+        heads: int,
+        class_token: bool = True,
+    ) -> None:
+        super().__init__()
+        self.image_shape = height_and_width(image_size)
+        self.patch_size = patch_size
+        self.rows, self.cols = (side // patch_size for side in self.image_shape)
+        self.num_patches = self.rows * self.cols
+        self.patch_embed = PatchEmbed(self.image_shape, patch_size, 3, dim)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim)) if class_token else None
+        self.pos_embed = self.position_table(dim)
+        self.blocks = nn.ModuleList(block(dim, heads) for _ in range(depth))
+        self.norm = LayerNorm(dim)
+
+    def position_table(self, dim: int) -> nn.Parameter:
+        """Fixed sin-cos positions (1, T, dim): in the state dict, never trained."""
+        table = sincos_2d(dim, self.rows, self.cols, class_token=self.cls_token is not None)
+        return nn.Parameter(table[None], requires_grad=False)
+
+    def encode(self, images: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Encode normalised images (B, 3, H, W), all patches or the `kept` ones (B, K): (B, T, D), class token first.
+
+        Raises ValueError for images of another size than the model's.
+        """
+        if images.shape[-2:] != self.image_shape:
+            raise ValueError(
+                f"images are {tuple(images.shape[-2:])} (height, width) in pixels, but the model was made for "
+                f"{self.image_shape}; set model.image_size to the size of the images, or resize them"
+            )
+        x = self.patch_embed(images) + self.pos_embed[:, -self.num_patches :]
+        if kept is not None:
+            x = take(x, kept)
+        if self.cls_token is not None:
+            token = (self.cls_token + self.pos_embed[:, :1]).to(x.dtype).expand(len(x), -1, -1)
+            x = torch.cat([token, x], dim=1)
+        for layer in self.blocks:
+            x = layer(x)
+        return self.norm(x)
+
+    def initialise(self) -> None:
+        """Fresh weights as in MAE, from torch's global generator: seed it first for weights that repeat.
+
+        Xavier-uniform linear layers with zero biases, patch embedding likewise, tokens normal(0, 0.02), norms 1 and 0.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        # The convolution is a linear layer on patches; its bias keeps the default of convolutions.
+        nn.init.xavier_uniform_(self.patch_embed.proj.weight.view(self.patch_embed.proj.weight.shape[0], -1))
+        for name, parameter in self.named_parameters():
+            if name in ("cls_token", "mask_token"):
+                nn.init.normal_(parameter, std=0.02)
+
+
+def height_and_width(image_size: int | tuple[int, int]) -> tuple[int, int]:
+    """Pixels: one number means a square."""
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    return height, width
+
+
+def block(dim: int, heads: int) -> Block:
+    """A pre-norm transformer block: MLP ratio 4, GELU, biases everywhere, no dropout."""
+    return Block(dim, heads, mlp_ratio=4, qkv_bias=True, norm_layer=LayerNorm)
