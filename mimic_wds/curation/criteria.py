@@ -65,7 +65,7 @@ def preset(name: str) -> Criteria:
 
 
 def fit_image(image: Image, criteria: Criteria) -> Image:
-    """Bring an image to (size, size, 3): squash it (bilinear, as the paper does) or crop its centre square (by area)."""
+    """Bring an image to (size, size, 3): squash it (bilinear, the paper) or crop its centre square (area)."""
     if criteria.fit == "crop":
         height, width = image.shape[:2]
         side = min(height, width)

@@ -2,16 +2,20 @@
 
 import ctypes
 import multiprocessing
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 T = TypeVar("T")
 
 PR_SET_PDEATHSIG = 1
+
+#: Environment variables that the BLAS libraries numpy is built with read when they are loaded.
+BLAS_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def run_all(function: Callable[[T], None], tasks: Sequence[T], workers: int) -> Iterator[T]:
@@ -28,9 +32,25 @@ def run_all(function: Callable[[T], None], tasks: Sequence[T], workers: int) -> 
     context = multiprocessing.get_context("spawn")  # forked children inherit OpenCV's and BLAS's threads half-alive
     pool = ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context, initializer=_start_worker)
     try:
-        yield from _in_pool(pool, function, tasks, workers)
+        with _one_blas_thread():  # workers inherit the environment when the first task is submitted
+            yield from _in_pool(pool, function, tasks, workers)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    """Processes started inside use one thread for matrix products: the processes themselves fill the cores."""
+    before = {name: os.environ.get(name) for name in BLAS_THREADS}
+    os.environ.update(dict.fromkeys(BLAS_THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _in_pool(pool: ProcessPoolExecutor, function: Callable[[T], None], tasks: Sequence[T], workers: int) -> Iterator[T]:

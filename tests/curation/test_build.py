@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mimic_wds.storage.layout import STAGING_NAME
-from mimic_wds.storage.manifest import read_manifest
-from mimic_wds.storage.reader import open_shards
 from videos import write_pan
 
 from mimic_wds.curation.build import build
 from mimic_wds.curation.recipe import make_recipe, read_recipe
+from mimic_wds.storage.layout import STAGING_NAME
+from mimic_wds.storage.manifest import read_manifest
+from mimic_wds.storage.reader import open_shards
 
 
 @pytest.fixture(scope="module")
