@@ -1,0 +1,212 @@
+"""A small software rasteriser: textured triangles to colour and depth, with no graphics library and no display.
+
+World: metres, y up. A camera looks along its -z axis, +x is right, +y is up (OpenGL's axes, habitat-sim's poses).
+Pictures are unlit: texture bytes go to the picture unchanged. In the picture, points are (x, y) and whole numbers are
+pixel centres, so the optical axis meets it at ((width - 1) / 2, (height - 1) / 2).
+"""
+
+from dataclasses import dataclass
+from types import ModuleType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mimic_wds.sources.simulator import mipmaps
+
+#: Metres: triangles are sorted into cells of this size, and drawn or passed over cell by cell.
+CELL_M = 0.7
+
+#: Texture probes along the longer axis of a pixel's footprint, at most.
+MAX_PROBES = 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mesh:
+    """Textured triangles, seen from both sides. Raises ValueError when shapes or numbers do not fit together."""
+
+    vertices: NDArray[np.float32]  #: (V, 3) metres
+    triangles: NDArray[np.int32]  #: (T, 3) rows of `vertices`
+    uv: NDArray[np.float32]  #: (V, 2) place in the texture: (0, 0) top left, (1, 1) bottom right; repeats
+    texture_ids: NDArray[np.int32]  #: (T,) which of `textures`
+    textures: tuple[NDArray[np.uint8], ...]  #: each (h, w, 3) RGB, any size
+
+    def __post_init__(self) -> None:
+        num_vertices, num_triangles = len(self.vertices), len(self.triangles)
+        expected = {
+            "vertices": (num_vertices, 3),
+            "triangles": (num_triangles, 3),
+            "uv": (num_vertices, 2),
+            "texture_ids": (num_triangles,),
+        }
+        for name, shape in expected.items():
+            if getattr(self, name).shape != shape:
+                raise ValueError(f"mesh: {name} has shape {getattr(self, name).shape}, expected {shape}")
+        for name, limit in (("triangles", num_vertices), ("texture_ids", len(self.textures))):
+            numbers = getattr(self, name)
+            if numbers.size and not 0 <= numbers.min() <= numbers.max() < limit:
+                raise ValueError(f"mesh: {name} must be 0..{limit - 1}, got {numbers.min()}..{numbers.max()}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Camera:
+    """A pinhole camera with square pixels and the optical axis in the middle."""
+
+    pose: NDArray[np.float64]  #: (4, 4) camera to world
+    hfov_deg: float  #: horizontal field of view
+    size: tuple[int, int]  #: (height, width)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.hfov_deg < 180:
+            raise ValueError(f"hfov_deg must lie between 0 and 180, got {self.hfov_deg}")
+        if min(self.size) <= 0:
+            raise ValueError(f"size must be two positive numbers (height, width), got {self.size}")
+
+    @property
+    def focal(self) -> float:
+        """Focal length in pixels."""
+        return float(self.size[1] / 2 / np.tan(np.radians(self.hfov_deg) / 2))
+
+    @property
+    def intrinsics(self) -> NDArray[np.float64]:
+        """(3, 3): takes a point with axes right, down, forward to (x d, y d, d), (x, y) its pixel and d its depth."""
+        height, width = self.size
+        return np.array([[self.focal, 0, (width - 1) / 2], [0, self.focal, (height - 1) / 2], [0, 0, 1]])
+
+    def to_rays(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
+        """World points (N, 3) as (x d, y d, d), (N, 3): (x, y) is the pixel, d the depth along the optical axis."""
+        local = (points.astype(np.float64) - self.pose[:3, 3]) @ self.pose[:3, :3]
+        return np.asarray((local * (1, -1, -1)) @ self.intrinsics.T, np.float64)
+
+    def twice(self) -> "Camera":
+        """The same view with twice as many pixels each way."""
+        return Camera(self.pose, self.hfov_deg, (2 * self.size[0], 2 * self.size[1]))
+
+
+def pose(
+    position: NDArray[np.floating] | tuple[float, float, float],
+    yaw_deg: float = 0.0,
+    pitch_deg: float = 0.0,
+    roll_deg: float = 0.0,
+) -> NDArray[np.float64]:
+    """Camera to world (4, 4). Without angles the camera looks along -z.
+
+    Positive yaw turns left, positive pitch looks up, positive roll tilts the head to the left.
+    """
+    (cy, sy), (cp, sp), (cr, sr) = (
+        (np.cos(angle), np.sin(angle)) for angle in np.radians([yaw_deg, pitch_deg, roll_deg])
+    )
+    yaw = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    pitch = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
+    roll = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
+    result = np.eye(4)
+    result[:3, :3] = yaw @ pitch @ roll
+    result[:3, 3] = position
+    return result
+
+
+class Renderer:
+    """Draws one mesh from any number of cameras. May be used from several threads at once.
+
+    Raises ImportError with the install command when numba is missing. The first picture on a machine waits for the
+    compiler (some seconds); the machine code is kept for later runs.
+    """
+
+    def __init__(self, mesh: Mesh):
+        self._kernels = _load_kernels()
+        self._mips = mipmaps.build(mesh.textures)
+        self._order, self._starts = sort_in_cells(mesh)
+        self._vertices = mesh.vertices
+        self._triangles = np.ascontiguousarray(mesh.triangles[self._order], np.int32)
+        self._uv = np.ascontiguousarray(mesh.uv, np.float32)
+        self._texture_ids = mesh.texture_ids[self._order].astype(np.int32)
+        self._boxes = cell_boxes(mesh.vertices[self._triangles], self._starts)
+
+    def render(
+        self, camera: Camera, *, supersample: bool = False, max_probes: int = MAX_PROBES
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Colour (H, W, 3) uint8 RGB, and depth (H, W) float32 in metres along the optical axis, 0 where nothing is.
+
+        supersample=True averages 2 x 2 samples of colour in each pixel; depth is always that of the pixel's centre.
+        """
+        drawn = self._rasterise(camera)
+        depth = _depth(drawn[1])
+        if not supersample:
+            return self._shade(*drawn, max_probes), depth
+        fine = self._shade(*self._rasterise(camera.twice()), max_probes).astype(np.uint16)
+        sums = fine[::2, ::2] + fine[1::2, ::2] + fine[::2, 1::2] + fine[1::2, 1::2]
+        return ((sums + 2) // 4).astype(np.uint8), depth
+
+    def visibility(self, camera: Camera) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The triangle that each pixel shows, (H, W), as a row of the mesh's `triangles` or -1; and depth as above."""
+        ids, inverse, _, visible = self._rasterise(camera)
+        rows = np.append(self._order[visible], -1)  # id -1 picks the last
+        return rows[ids], _depth(inverse)
+
+    def _rasterise(
+        self, camera: Camera
+    ) -> tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+        """What the kernel of that name returns, and the rows of the sorted triangles that were drawn."""
+        visible = members(self._starts, np.flatnonzero(in_sight(self._boxes, camera)))
+        rays = camera.to_rays(self._vertices)
+        return *self._kernels.rasterise(rays, self._triangles, self._uv, visible, camera.size), visible
+
+    def _shade(
+        self,
+        ids: NDArray[np.int32],
+        inverse: NDArray[np.float64],
+        forms: NDArray[np.float64],
+        visible: NDArray[np.int64],
+        max_probes: int,
+    ) -> NDArray[np.uint8]:
+        mips = self._mips
+        textures = self._texture_ids[visible]
+        colours: NDArray[np.uint8] = self._kernels.shade(
+            ids, inverse, forms, textures, mips.texels, mips.sizes, mips.offsets, max_probes
+        )
+        return colours
+
+
+def sort_in_cells(mesh: Mesh) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Triangles grouped by the cell that holds their centre: their order (T,), and where each cell starts (C + 1,)."""
+    centres = mesh.vertices[mesh.triangles].mean(axis=1)
+    cells = np.floor(centres / CELL_M).astype(np.int64)
+    _, cell_of, counts = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
+    order = np.argsort(cell_of.ravel(), kind="stable")
+    return order, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+
+def cell_boxes(corners: NDArray[np.float32], starts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Boxes (C, 2, 3), lowest and highest corner, around the triangles (T, 3, 3) of each cell."""
+    low = np.minimum.reduceat(corners.min(axis=1), starts[:-1])
+    high = np.maximum.reduceat(corners.max(axis=1), starts[:-1])
+    return np.stack([low, high], axis=1).astype(np.float64)
+
+
+def in_sight(boxes: NDArray[np.float64], camera: Camera) -> NDArray[np.bool_]:
+    """Which boxes (C, 2, 3) may be seen (C,): those that are not wholly outside one side of the view."""
+    picks = np.array([[i >> 2 & 1, i >> 1 & 1, i & 1] for i in range(8)])
+    corners = boxes[:, picks, np.arange(3)]  # (C, 8, 3)
+    xd, yd, d = np.moveaxis(camera.to_rays(corners.reshape(-1, 3)).reshape(-1, 8, 3), -1, 0)
+    height, width = camera.size
+    sides = (d, xd + d, (width * d) - xd, yd + d, (height * d) - yd)  # a pixel wider than the picture
+    return np.asarray(np.all([(side > 0).any(axis=1) for side in sides], axis=0))
+
+
+def members(starts: NDArray[np.int64], cells: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The triangles of the given cells: the ranges starts[c] .. starts[c + 1] one after the other."""
+    lengths = starts[cells + 1] - starts[cells]
+    ends = np.cumsum(lengths)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.arange(total, dtype=np.int64) + np.repeat(starts[cells] - (ends - lengths), lengths)
+
+
+def _depth(inverse: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Metres from inverse depth; 0 stays 0."""
+    return np.divide(1.0, inverse, out=np.zeros_like(inverse), where=inverse > 0).astype(np.float32)
+
+
+def _load_kernels() -> ModuleType:
+    """The compiled loops; numba is imported here, so that only what renders waits for it."""
+    from mimic_wds.sources.simulator import kernels
+
+    return kernels
