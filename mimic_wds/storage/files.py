@@ -1,11 +1,12 @@
 """Atomic files: whole under their final name, or not there at all."""
 
 import errno
+import io
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 _MARK = ".tmp-"
 
@@ -18,19 +19,39 @@ class OutputError(OSError):
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Write `path` through a temporary file beside it: fsync, then rename. On an error nothing is left behind.
 
-    Raises OutputError when the file system refuses.
+    Raises OutputError when the file system refuses; errors of the caller (of reading its input, say) pass unchanged.
     """
     temporary = path.with_name(f".{path.name}{_MARK}{os.getpid()}")
     try:
-        with _output_errors(path), temporary.open("wb") as file:
+        with io.BufferedWriter(_open(temporary, path)) as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            with _output_errors(path):
+                os.fsync(file.fileno())
         with _output_errors(path):
             temporary.replace(path)
             sync_folder(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the error under way says more than that there is nothing to remove
+            temporary.unlink()
+
+
+class _OutputFile(io.FileIO):
+    """A file whose refused writes are OutputErrors about the file that it will become."""
+
+    def __init__(self, temporary: Path, path: Path):
+        super().__init__(temporary, "wb")
+        self._path = path
+
+    def write(self, data: Any) -> int:
+        """Write `data`. Raises OutputError."""
+        with _output_errors(self._path):
+            return super().write(data)
+
+
+def _open(temporary: Path, path: Path) -> _OutputFile:
+    with _output_errors(path):
+        return _OutputFile(temporary, path)
 
 
 @contextmanager
@@ -38,8 +59,6 @@ def _output_errors(path: Path) -> Iterator[None]:
     """Turn OSError into OutputError that says where and what to do."""
     try:
         yield
-    except OutputError:
-        raise
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         advice = "; free some space and run the same command again with --resume: what is finished is kept"

@@ -15,6 +15,9 @@ from mimic_wds.storage.layout import MEMBERS, index_name
 from mimic_wds.storage.sample import decode_array, encode_array
 from mimic_wds.storage.tar import BLOCK, END, padded, walk
 
+#: A USTAR size has 11 octal digits.
+MAX_MEMBER = 8**11 - 1
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Index:
@@ -27,8 +30,14 @@ class Index:
 
     def sample_range(self, i: int) -> tuple[int, int]:
         """First byte of sample i (its first header) and the byte after its last block."""
-        first, last = self.spans[i, 0, 0], self.spans[i, -1]
-        return int(first) - BLOCK, int(last[0]) + padded(int(last[1]))
+        ranges = self.ranges(i)
+        last, length = ranges[-1]
+        return ranges[0][0] - BLOCK, last + padded(length)
+
+    def ranges(self, i: int) -> list[list[int]]:
+        """[offset, length] of each member's data of sample i (Python integers: numpy's slice bytes slowly)."""
+        spans: list[list[int]] = self.spans[i].tolist()
+        return spans
 
     @property
     def tar_bytes(self) -> int:
@@ -43,14 +52,25 @@ def write_index(path: Path, index: Index) -> None:
 
 
 def read_index(path: Path) -> Index:
-    """Read an index. Raises ValueError naming the file when it is missing or not one."""
+    """Read an index. Raises ValueError naming the file when it is missing, no index, or not one of gapless members."""
     try:
         spans = decode_array(path.read_bytes(), str(path))
     except FileNotFoundError:
         raise ValueError(f"{path}: the shard's index is missing") from None
     if spans.dtype != np.int64 or spans.shape[1:] != (len(MEMBERS), 2) or len(spans) == 0:
         raise ValueError(f"{path}: expected int64 of shape (N, {len(MEMBERS)}, 2), got {spans.dtype} {spans.shape}")
+    if not _is_gapless(spans):
+        raise ValueError(f"{path}: damaged: its members do not follow each other; `mimic-shard verify` tells more")
     return Index(spans)
+
+
+def _is_gapless(spans: NDArray[np.int64]) -> bool:
+    """True if every member's header follows the blocks of the member before it, from the first byte on."""
+    offsets, lengths = spans.reshape(-1, 2).T
+    if lengths.min() < 0 or lengths.max() > MAX_MEMBER:
+        return False
+    ends = np.cumsum(BLOCK - (-lengths // BLOCK) * BLOCK)  # a header and the data, in whole blocks
+    return bool(offsets[0] == BLOCK and (offsets[1:] == ends[:-1] + BLOCK).all())
 
 
 def index_path(shard: Path) -> Path:

@@ -13,8 +13,12 @@ MEMBERS = ("0.jpg", "1.jpg", "corr.npy", "json")
 #: A USTAR name has 100 bytes, so KEY + ".corr.npy" must fit in them.
 MAX_KEY = 100 - len(".corr.npy")
 
-_SCENE_LIMIT, _FRAME_LIMIT, _SOURCE_LIMIT = 40, 16, 14
-_HASH_LENGTH = 8
+#: Characters of a key's parts; with three "_" they fill MAX_KEY.
+_SOURCE_LIMIT, _SCENE_LIMIT, _FRAME_LIMIT = 14, 38, 18
+
+#: Hex digits, 40 bits: 100,000 scenes with the same first 27 characters get equal keys with a chance of 0.5 %.
+_HASH_LENGTH = 10
+
 _KEY = re.compile(r"[a-z0-9-]+(_[a-z0-9-]+){3}")
 _DATASET = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
@@ -24,6 +28,11 @@ def shard_name(dataset: str, number: int) -> str:
     return f"{dataset}-{number:06d}.tar"
 
 
+def is_shard_name(dataset: str, name: str) -> bool:
+    """True if `name` names a shard of `dataset`."""
+    return re.fullmatch(re.escape(dataset) + r"-[0-9]{6,}\.tar", name) is not None
+
+
 def index_name(shard: str) -> str:
     """File name of a shard's index: "NAME-000000.idx"."""
     return shard.removesuffix(".tar") + ".idx"
@@ -31,6 +40,7 @@ def index_name(shard: str) -> str:
 
 def slug(text: str, limit: int) -> str:
     """`text` in [a-z0-9-], at most `limit` characters; ends in a hash of `text` when anything was lost."""
+    assert limit > _HASH_LENGTH
     plain = re.sub(r"[^a-z0-9-]", "-", unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower())
     if plain == text and 0 < len(plain) <= limit and not _looks_hashed(plain):
         return plain

@@ -1,15 +1,17 @@
 """The manifest: what a data set holds. Written last; a folder with a manifest is a whole data set."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 import msgspec
+import numpy as np
 
 from mimic_wds.settings import from_mapping
 from mimic_wds.storage.files import atomic_write
-from mimic_wds.storage.layout import MANIFEST_NAME
+from mimic_wds.storage.layout import MANIFEST_NAME, check_dataset_name, is_shard_name
 
 FORMAT_VERSION = 1
 
@@ -75,12 +77,31 @@ def read_manifest(path: Path) -> Manifest:
         plain = msgspec.json.decode(file.read_bytes())
     except FileNotFoundError:
         raise ValueError(f"{path}: no {MANIFEST_NAME} here: not a data set, or its build is unfinished") from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise ValueError(f"{file}: not valid JSON: {error}") from None
     version = plain.get("format_version") if isinstance(plain, dict) else None
     if version != FORMAT_VERSION:
         raise ValueError(f"{file}: format version {version!r}; this program reads version {FORMAT_VERSION}")
-    return from_mapping(Manifest, plain, str(file))
+    manifest = from_mapping(Manifest, plain, str(file))
+    _check_names(manifest, file)
+    return manifest
+
+
+def _check_names(manifest: Manifest, file: Path) -> None:
+    """Raise ValueError for a shard listed twice, or of another name than NAME-000000.tar: no path leads elsewhere."""
+    try:
+        check_dataset_name(manifest.name)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+    known: set[str] = set()
+    for shard in manifest.shards:
+        if not is_shard_name(manifest.name, shard.name):
+            raise ValueError(
+                f"{file}: {shard.name!r} is no shard of {manifest.name!r}: expected {manifest.name}-000000.tar"
+            )
+        if shard.name in known:
+            raise ValueError(f"{file}: lists {shard.name} twice")
+        known.add(shard.name)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -97,6 +118,12 @@ def encode_manifest(manifest: Manifest) -> bytes:
 def manifest_hash(manifest: Manifest) -> str:
     """sha256 (hex) of the manifest's canonical JSON: names the exact contents of a data set."""
     return hashlib.sha256(encode_manifest(manifest)).hexdigest()
+
+
+def histogram(overlaps: Sequence[float]) -> Histogram:
+    """How many overlaps lie in each of HISTOGRAM_BINS equal bins over 0..1."""
+    counts, edges = np.histogram(overlaps, bins=HISTOGRAM_BINS, range=(0, 1))
+    return Histogram(edges=[round(float(edge), 6) for edge in edges], counts=counts.tolist())
 
 
 def dataset_id(shards: list[ShardInfo]) -> str:

@@ -4,18 +4,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mimic_wds.pairs import Counts
 from mimic_wds.storage.index import index_path, write_index
 from mimic_wds.storage.layout import shard_name
 from mimic_wds.storage.manifest import (
     FORMAT_VERSION,
-    HISTOGRAM_BINS,
-    Histogram,
     Manifest,
     ShardInfo,
     dataset_id,
+    histogram,
     write_manifest,
 )
 from mimic_wds.storage.reader import Shard
@@ -88,7 +85,6 @@ def describe(name: str, shards: list[ShardInfo], scenes: list[StagedScene], desc
         counts[source] = counts.get(source, Counts()) + staged.counts
         num_scenes[source] = num_scenes.get(source, 0) + 1
     overlaps = [overlap for staged in scenes for overlap in staged.overlaps]
-    bins, edges = np.histogram(overlaps, bins=HISTOGRAM_BINS, range=(0, 1))
     return Manifest(
         format_version=FORMAT_VERSION,
         name=name,
@@ -102,7 +98,7 @@ def describe(name: str, shards: list[ShardInfo], scenes: list[StagedScene], desc
         views={source: c.views for source, c in counts.items()},
         scenes=num_scenes,
         failed_scenes={f"{s.scene.source}/{s.scene.name}": _public(s) for s in scenes if s.error},
-        overlap_histogram=Histogram(edges=[round(float(e), 6) for e in edges], counts=bins.tolist()),
+        overlap_histogram=histogram(overlaps),
         **description,
     )
 

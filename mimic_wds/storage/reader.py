@@ -1,7 +1,8 @@
 """Reading shards through their index: any sample is one read, in any order, from any thread."""
 
+import errno
 import os
-from functools import cached_property
+import resource
 from pathlib import Path
 from typing import Self
 
@@ -10,7 +11,12 @@ from mimic_wds.storage.index import Index, index_path, read_index
 from mimic_wds.storage.layout import MEMBERS
 from mimic_wds.storage.manifest import Manifest
 from mimic_wds.storage.sample import decode
-from mimic_wds.storage.tar import BLOCK
+from mimic_wds.storage.tar import BLOCK, has_header
+
+REPAIR = "run `mimic-shard verify` on the folder"
+
+#: Files that a process has open beside its shards: libraries, sockets, logs, a second data set.
+SPARE_FILES = 512
 
 
 class Shard:
@@ -29,7 +35,7 @@ class Shard:
             self.close()
             raise ValueError(
                 f"{path}: has {size} bytes, its index describes {self.index.tar_bytes}; it was cut short or replaced: "
-                "run `mimic-shard verify` on the folder"
+                f"{REPAIR}"
             )
 
     def __len__(self) -> int:
@@ -56,7 +62,10 @@ class Shard:
         return data
 
     def read(self, i: int) -> dict[str, bytes]:
-        """The members of sample i: {"0.jpg": ..., "1.jpg": ..., "corr.npy": ..., "json": ...}."""
+        """The members of sample i: {"0.jpg": ..., "1.jpg": ..., "corr.npy": ..., "json": ...}.
+
+        Raises ValueError when they are not where the index says.
+        """
         return self._split(i, self.blocks(i))
 
     def key(self, i: int) -> str:
@@ -71,29 +80,27 @@ class Shard:
 
     def lengths(self, i: int) -> list[int]:
         """Bytes of each member of sample i, in MEMBERS order."""
-        return [int(length) for length in self.index.spans[i, :, 1]]
+        return [length for _, length in self.index.ranges(i)]
 
     def _split(self, i: int, blocks: bytes) -> dict[str, bytes]:
-        start, _ = self.index.sample_range(i)
-        return {
-            member: blocks[offset - start : offset - start + length]
-            for member, (offset, length) in zip(MEMBERS, self._spans[i], strict=True)
-        }
-
-    @cached_property
-    def _spans(self) -> list[list[list[int]]]:
-        """The spans as Python integers: slicing by numpy's is several times slower."""
-        spans: list[list[list[int]]] = self.index.spans.tolist()
-        return spans
+        """The members' data, each held against its header: an index of other bytes is found here, not in a decoder."""
+        members, key, start = {}, blocks[:100].partition(b".")[0], self.index.ranges(i)[0][0] - BLOCK
+        for member, (offset, length) in zip(MEMBERS, self.index.ranges(i), strict=True):
+            at = offset - start
+            if not has_header(blocks, at - BLOCK, b"%b.%b" % (key, member.encode()), length):
+                raise ValueError(f"{self.path}: sample {i} is not where its index says: {REPAIR}")
+            members[member] = blocks[at : at + length]
+        return members
 
 
 def _key(blocks: bytes) -> str:
     """The key in the first header of a sample: its name up to the first dot."""
-    return blocks[:100].split(b"\0", 1)[0].decode().partition(".")[0]
+    return blocks[:100].partition(b".")[0].decode("ascii", "replace")
 
 
 def open_shards(folder: Path, manifest: Manifest) -> list[Shard]:
     """All shards of a data set, each with the samples and bytes that the manifest says. Raises ValueError otherwise."""
+    _allow_open_files(len(manifest.shards))
     shards: list[Shard] = []
     try:
         for info in manifest.shards:
@@ -102,10 +109,23 @@ def open_shards(folder: Path, manifest: Manifest) -> list[Shard]:
             if (len(shard), shard.index.tar_bytes) != (info.samples, info.bytes):
                 raise ValueError(
                     f"{shard.path}: holds {len(shard)} samples in {shard.index.tar_bytes} bytes, the manifest says "
-                    f"{info.samples} in {info.bytes}: run `mimic-shard verify` on the folder"
+                    f"{info.samples} in {info.bytes}: {REPAIR}"
                 )
-    except ValueError:
+    except (ValueError, OSError) as error:
         for shard in shards:
             shard.close()
+        if isinstance(error, OSError) and error.errno == errno.EMFILE:
+            raise ValueError(
+                f"{folder}: has {len(manifest.shards)} shards, more than the files that this process may open; "
+                "raise the limit (`ulimit -n`), or build with larger shards (--max-shard-bytes)"
+            ) from None
         raise
     return shards
+
+
+def _allow_open_files(number: int) -> None:
+    """Make room for so many more open files, as far as this process may (the soft limit is often 1024)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = number + SPARE_FILES if hard == resource.RLIM_INFINITY else min(number + SPARE_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

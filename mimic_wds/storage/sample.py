@@ -2,6 +2,8 @@
 
 import io
 import json
+import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,8 +12,8 @@ import numpy as np
 from mimic_wds.pairs import PairSample
 from mimic_wds.storage.layout import MEMBERS
 
-#: Fields of KEY.json in their order, with their types; the same in every sample.
-FIELDS: dict[str, type] = {
+#: Fields of KEY.json in their order, with their types (a tuple: a list of these); the same in every sample.
+FIELDS: dict[str, type | tuple[type, ...]] = {
     "overlap": float,
     "source": str,
     "scene": str,
@@ -19,11 +21,15 @@ FIELDS: dict[str, type] = {
     "frame1": str,
     "time0_s": float,
     "time1_s": float,
-    "homography": list,
+    "homography": (float,) * 9,
     "num_inliers": int,
-    "size": list,
+    "size": (int, int),
     "patch_size": int,
 }
+
+_NPY_HEADER = re.compile(
+    rb"\s*\{\s*'descr':\s*'([<|][iuf][1248])',\s*'fortran_order':\s*False,\s*'shape':\s*\(([0-9, ]{0,80})\),?\s*\}\s*"
+)
 
 
 def encode(sample: PairSample) -> list[tuple[str, bytes]]:
@@ -55,9 +61,6 @@ def encode(sample: PairSample) -> list[tuple[str, bytes]]:
 def decode(key: str, members: Mapping[str, bytes]) -> PairSample:
     """A sample from its members (MEMBERS -> data). Raises ValueError naming the key and what is wrong."""
     facts = decode_facts(key, members["json"])
-    homography, size = facts["homography"], facts["size"]
-    if len(homography) != 9 or len(size) != 2:
-        raise ValueError(f"{key}.json: expected 9 numbers in homography and 2 in size")
     corr = decode_array(members["corr.npy"], f"{key}.corr.npy")
     if corr.dtype != np.int16 or corr.ndim != 1:
         raise ValueError(f"{key}.corr.npy: expected int16 of shape (L,), got {corr.dtype} of shape {corr.shape}")
@@ -67,9 +70,9 @@ def decode(key: str, members: Mapping[str, bytes]) -> PairSample:
         image1_jpg=members["1.jpg"],
         corr_0to1=corr,
         overlap=facts["overlap"],
-        H_0to1=np.array(homography, np.float64).reshape(3, 3),
+        H_0to1=np.array(facts["homography"], np.float64).reshape(3, 3),
         num_inliers=facts["num_inliers"],
-        size=(size[0], size[1]),
+        size=(facts["size"][0], facts["size"][1]),
         patch_size=facts["patch_size"],
         source=facts["source"],
         scene=facts["scene"],
@@ -84,14 +87,25 @@ def decode_facts(key: str, data: bytes) -> dict[str, Any]:
     """KEY.json as a dictionary. Raises ValueError when fields are missing, unknown or of another type."""
     try:
         facts = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{key}.json: not valid JSON: {error}") from None
     if not isinstance(facts, dict) or set(facts) != set(FIELDS):
         raise ValueError(f"{key}.json: expected exactly the fields {', '.join(FIELDS)}")
     for name, kind in FIELDS.items():
-        if type(facts[name]) is not kind:
-            raise ValueError(f"{key}.json: {name} should be {kind.__name__}, is {type(facts[name]).__name__}")
+        if not _has_type(facts[name], kind):
+            raise ValueError(f"{key}.json: {name} should be {_describe(kind)}, is {str(facts[name])[:100]!r}")
     return facts
+
+
+def _has_type(value: object, kind: type | tuple[type, ...]) -> bool:
+    """True if `value`, as json reads it, is exactly of this kind: neither is 1 a float nor true an int."""
+    if isinstance(kind, tuple):
+        return isinstance(value, list) and tuple(map(type, value)) == kind
+    return type(value) is kind
+
+
+def _describe(kind: type | tuple[type, ...]) -> str:
+    return f"{len(kind)} of {kind[0].__name__}" if isinstance(kind, tuple) else kind.__name__
 
 
 def encode_array(array: np.ndarray[Any, Any]) -> bytes:
@@ -102,8 +116,16 @@ def encode_array(array: np.ndarray[Any, Any]) -> bytes:
 
 
 def decode_array(data: bytes, where: str) -> np.ndarray[Any, Any]:
-    """An array from .npy bytes; a pickle is refused. Raises ValueError naming `where`."""
-    try:
-        return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{where}: not a plain .npy array: {error}") from None
+    """An array from .npy bytes: version 1.0, plain numbers, C order. Raises ValueError naming `where` for any others.
+
+    Not numpy's reader: that evaluates the header as Python, allocates what it asks for, and warns or raises anything
+    when it is damaged.
+    """
+    end = 10 + int.from_bytes(data[8:10], "little")
+    header = _NPY_HEADER.fullmatch(data[10:end])
+    if data[:8] != b"\x93NUMPY\1\0" or header is None:
+        raise ValueError(f"{where}: not a plain .npy array (version 1.0, numbers, C order)")
+    dtype, shape = np.dtype(header[1].decode()), tuple(int(side) for side in header[2].replace(b",", b" ").split())
+    if math.prod(shape) * dtype.itemsize != len(data) - end:
+        raise ValueError(f"{where}: its header says {shape} of {dtype}, {len(data) - end} bytes follow it")
+    return np.frombuffer(data, dtype, offset=end).reshape(shape).copy()

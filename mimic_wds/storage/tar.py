@@ -35,6 +35,11 @@ def header(name: str, length: int) -> bytes:
     return block
 
 
+def has_header(blocks: bytes, at: int, name: bytes, length: int) -> bool:
+    """True if the header block at `at` is that of a member of this name and length."""
+    return blocks[at : at + 100].rstrip(b"\0") == name and blocks[at + 124 : at + 135] == b"%011o" % length
+
+
 def walk(file: BinaryIO, size: int) -> Iterator[Member]:
     """The members of a tar of `size` bytes in order, data not read.
 
@@ -47,8 +52,7 @@ def walk(file: BinaryIO, size: int) -> Iterator[Member]:
         if len(block) < BLOCK:
             raise ValueError(f"ends at byte {size} without the two zero blocks that end a tar: it was cut short")
         if block == bytes(BLOCK):
-            if size != position + len(END):
-                raise ValueError(f"the end of the tar at byte {position} should be the end of the file, at {size}")
+            _check_end(position, size)
             return
         try:
             info = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
@@ -65,3 +69,11 @@ def walk(file: BinaryIO, size: int) -> Iterator[Member]:
                 f"{info.name!r} should end at byte {position} but the file ends at {size}: it was cut short"
             )
         yield Member(info.name, start, info.size)
+
+
+def _check_end(position: int, size: int) -> None:
+    """Two zero blocks from `position` on, and nothing more: any other byte is one that no index describes."""
+    if size < position + len(END):
+        raise ValueError(f"ends at byte {size} with one zero block instead of two: it was cut short")
+    if size > position + len(END):
+        raise ValueError(f"goes on after its end at byte {position}, to byte {size}")

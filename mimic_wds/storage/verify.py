@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -14,7 +14,7 @@ from mimic_wds.pairs import PairSample
 from mimic_wds.storage.files import is_temporary
 from mimic_wds.storage.index import Index, index_path, index_tar, read_index
 from mimic_wds.storage.layout import STAGING_NAME, index_name, is_key, sample_key
-from mimic_wds.storage.manifest import Manifest, ShardInfo, read_manifest
+from mimic_wds.storage.manifest import Manifest, ShardInfo, histogram, read_manifest
 from mimic_wds.storage.reader import Shard
 
 #: Gives the (L,) correspondences that follow from a sample's stored homography.
@@ -28,12 +28,22 @@ MAX_CONDITION = 1e12
 class Problem:
     """One thing that is wrong."""
 
-    where: str  #: file, and sample key if it is about one
+    shard: str  #: file (or folder) that it is about
+    key: str  #: of the sample that it is about, or ""
     kind: str  #: short name of the check that failed
     message: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.message} [{self.kind}]"
+        return f"{self.shard}{' ' if self.key else ''}{self.key}: {self.message} [{self.kind}]"
+
+
+@dataclass
+class _Seen:
+    """What the shards looked at so far hold."""
+
+    owners: dict[str, str] = field(default_factory=dict)  #: key -> shard
+    overlaps: list[float] = field(default_factory=list)
+    is_complete: bool = True  #: False once a sample could not be read
 
 
 def verify(folder: Path, recompute: Recompute | None = None) -> Iterator[Problem]:
@@ -45,53 +55,57 @@ def verify(folder: Path, recompute: Recompute | None = None) -> Iterator[Problem
     try:
         manifest = read_manifest(folder)
     except ValueError as error:
-        yield Problem(str(folder), "manifest", str(error))
+        yield Problem(str(folder), "", "manifest", str(error))
         return
+    folder = folder if folder.is_dir() else folder.parent
     yield from _files(folder, manifest)
-    owners: dict[str, str] = {}
+    seen = _Seen()
     for info in manifest.shards:
-        path = folder / info.name
-        if path.is_file():
-            yield from _shard(path, info, manifest, recompute, owners)
+        try:
+            yield from _shard(folder / info.name, info, manifest, recompute, seen)
+        except OSError as error:
+            seen.is_complete = False
+            if not isinstance(error, FileNotFoundError):  # that is already reported
+                yield Problem(info.name, "", "unreadable", f"cannot be read: {error.strerror}")
     yield from _totals(folder, manifest)
+    if seen.is_complete:
+        yield from _histogram(folder, manifest, seen.overlaps)
 
 
 def _files(folder: Path, manifest: Manifest) -> Iterator[Problem]:
     """Files that are missing, and shards that the manifest does not know."""
     listed = {info.name for info in manifest.shards}
-    for name, times in Counter(info.name for info in manifest.shards).items():
-        if times > 1:
-            yield Problem(name, "manifest", f"is listed {times} times")
     for name in sorted(listed | {index_name(name) for name in listed}):
         if not (folder / name).is_file():
-            yield Problem(name, "missing", "is missing")
+            yield Problem(name, "", "missing", "is missing")
     for path in sorted(folder.iterdir()):
         foreign = path.suffix == ".tar" and path.name not in listed
         foreign |= path.suffix == ".idx" and path.with_suffix(".tar").name not in listed
         if foreign or is_temporary(path.name) or path.name == STAGING_NAME:
-            yield Problem(path.name, "extra", "does not belong to the data set: the manifest does not list it")
+            yield Problem(path.name, "", "extra", "does not belong to the data set: the manifest does not list it")
 
 
 def _shard(
-    path: Path, info: ShardInfo, manifest: Manifest, recompute: Recompute | None, owners: dict[str, str]
+    path: Path, info: ShardInfo, manifest: Manifest, recompute: Recompute | None, seen: _Seen
 ) -> Iterator[Problem]:
     """One shard: bytes, hash, structure, index, then every sample."""
     size = path.stat().st_size
     if size != info.bytes:
-        yield Problem(path.name, "bytes", f"has {size} bytes, the manifest says {info.bytes}")
+        yield Problem(path.name, "", "bytes", f"has {size} bytes, the manifest says {info.bytes}")
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != info.sha256:
-        yield Problem(path.name, "sha256", f"has sha256 {digest[:16]}..., the manifest says {info.sha256[:16]}...")
+        yield Problem(path.name, "", "sha256", f"has sha256 {digest[:16]}..., the manifest says {info.sha256[:16]}...")
     try:
         index, keys = index_tar(path)
     except ValueError as error:
-        yield Problem(path.name, "structure", str(error).removeprefix(f"{path}: "))
+        seen.is_complete = False
+        yield Problem(path.name, "", "structure", str(error).removeprefix(f"{path}: "))
         return
     if len(index) != info.samples:
-        yield Problem(path.name, "samples", f"holds {len(index)} samples, the manifest says {info.samples}")
+        yield Problem(path.name, "", "samples", f"holds {len(index)} samples, the manifest says {info.samples}")
     yield from _index(path, index)
-    yield from _samples(path, info, keys, index, manifest, recompute, owners)
+    yield from _samples(path, info, keys, index, manifest, recompute, seen)
 
 
 def _index(path: Path, walked: Index) -> Iterator[Problem]:
@@ -101,10 +115,10 @@ def _index(path: Path, walked: Index) -> Iterator[Problem]:
     try:
         stored = read_index(index_path(path))
     except ValueError as error:
-        yield Problem(index_name(path.name), "index", str(error))
+        yield Problem(index_name(path.name), "", "index", str(error))
         return
     if not np.array_equal(stored.spans, walked.spans):
-        yield Problem(index_name(path.name), "index", f"does not describe {path.name}")
+        yield Problem(index_name(path.name), "", "index", f"does not describe {path.name}")
 
 
 def _samples(
@@ -114,26 +128,27 @@ def _samples(
     index: Index,
     manifest: Manifest,
     recompute: Recompute | None,
-    owners: dict[str, str],
+    seen: _Seen,
 ) -> Iterator[Problem]:
     """Every sample of a shard, and the counts per source."""
     sources: Counter[str] = Counter()
     with Shard(path, index) as shard:
         for i, key in enumerate(keys):
-            where = f"{path.name} {key}"
-            if key in owners:
-                yield Problem(where, "key", f"the key is also in {owners[key]}")
-            owners[key] = path.name
+            if key in seen.owners:
+                yield Problem(path.name, key, "key", f"the key is also in {seen.owners[key]}")
+            seen.owners[key] = path.name
             try:
                 sample = shard.sample(i)
             except ValueError as error:
-                yield Problem(where, "sample", str(error))
+                seen.is_complete = False
+                yield Problem(path.name, key, "sample", str(error))
                 continue
             sources[sample.source] += 1
+            seen.overlaps.append(sample.overlap)
             for kind, message in check_sample(sample, manifest, recompute):
-                yield Problem(where, kind, message)
+                yield Problem(path.name, key, kind, message)
     if dict(sources) != info.sources:
-        yield Problem(path.name, "sources", f"holds {dict(sources)} per source, the manifest says {info.sources}")
+        yield Problem(path.name, "", "sources", f"holds {dict(sources)} per source, the manifest says {info.sources}")
 
 
 def check_sample(
@@ -143,6 +158,7 @@ def check_sample(
     expected_key = sample_key(sample.source, sample.scene, sample.frame0, sample.frame1)
     if not is_key(sample.key) or sample.key != expected_key:
         yield "key", f"should be {expected_key!r} by its source, scene and frames"
+    yield from _declared(sample, manifest)
     for number, data in enumerate((sample.image0_jpg, sample.image1_jpg)):
         yield from _picture(number, data, sample.size)
     homography_is_sound = _invertible(sample.H_0to1)
@@ -154,6 +170,15 @@ def check_sample(
     if recompute is not None and homography_is_sound and not np.array_equal(recompute(sample), sample.corr_0to1):
         yield "correspondences", "are not those that the stored homography gives"
     yield from _overlap(sample, manifest)
+
+
+def _declared(sample: PairSample, manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """Size and patch size are those of the data set."""
+    side, patch = manifest.criteria.get("size"), manifest.criteria.get("patch_size")
+    if side is not None and sample.size != (side, side):
+        yield "size", f"its views have size {sample.size}, those of the data set {(side, side)}"
+    if patch is not None and sample.patch_size != patch:
+        yield "size", f"its patch size is {sample.patch_size}, that of the data set {patch}"
 
 
 def _picture(number: int, data: bytes, size: tuple[int, int]) -> Iterator[tuple[str, str]]:
@@ -212,10 +237,15 @@ def _totals(folder: Path, manifest: Manifest) -> Iterator[Problem]:
         in_shards.update(info.sources)
     kept = {source: count for source, count in manifest.kept.items() if count}
     if kept != dict(in_shards):
-        yield Problem(str(folder), "manifest", f"says {kept} kept per source, its shards hold {dict(in_shards)}")
+        yield Problem(str(folder), "", "manifest", f"says {kept} kept per source, its shards hold {dict(in_shards)}")
     for source, candidates in manifest.candidates.items():
         accounted = manifest.kept.get(source, 0) + sum(manifest.dropped.get(source, {}).values())
         if accounted != candidates:
-            yield Problem(
-                str(folder), "manifest", f"{source}: {candidates} candidates, but kept and dropped are {accounted}"
-            )
+            message = f"{source}: {candidates} candidates, but kept and dropped are {accounted}"
+            yield Problem(str(folder), "", "manifest", message)
+
+
+def _histogram(folder: Path, manifest: Manifest, overlaps: list[float]) -> Iterator[Problem]:
+    """The manifest's histogram of overlaps against the samples'."""
+    if manifest.overlap_histogram != histogram(overlaps):
+        yield Problem(str(folder), "", "manifest", "its overlap_histogram is not that of the samples")

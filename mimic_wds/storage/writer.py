@@ -12,7 +12,7 @@ import numpy as np
 from mimic_wds.pairs import PairSample
 from mimic_wds.storage.files import atomic_write
 from mimic_wds.storage.index import Index
-from mimic_wds.storage.layout import MEMBERS
+from mimic_wds.storage.layout import MEMBERS, is_key
 from mimic_wds.storage.manifest import ShardInfo
 from mimic_wds.storage.sample import encode
 from mimic_wds.storage.tar import BLOCK, END, header, padded
@@ -28,6 +28,7 @@ class ShardWriter:
         self.path = path
         self.keys: list[str] = []
         self.num_bytes = 0
+        self._known: set[str] = set()
         self._spans: list[list[tuple[int, int]]] = []
         self._sources: Counter[str] = Counter()
         self._hash = hashlib.sha256()
@@ -48,12 +49,18 @@ class ShardWriter:
                 self._write(END)
 
     def add(self, sample: PairSample) -> None:
-        """Append a sample. Raises OutputError when the file system refuses."""
-        blocks, lengths = [], []
-        for name, data in encode(sample):
-            blocks += [header(name, len(data)), data, bytes(padded(len(data)) - len(data))]
-            lengths.append(len(data))
-        self.add_raw(sample.key, sample.source, b"".join(blocks), lengths)
+        """Append a sample.
+
+        Raises ValueError for a key that is malformed or already there, OutputError when the file system refuses.
+        """
+        if not is_key(sample.key):
+            raise ValueError(f"{sample.key!r} is no key; make it with `sample_key`")
+        if sample.key in self._known:
+            raise ValueError(
+                f"{self.path.name}: the key {sample.key!r} comes twice; "
+                f"two views of scene {sample.scene!r} have the same name"
+            )
+        self.add_raw(sample.key, sample.source, *to_blocks(sample))
 
     def add_raw(self, key: str, source: str, blocks: bytes, lengths: list[int]) -> None:
         """Append a sample as it lies in another shard: its tar blocks, and the lengths of its members' data."""
@@ -67,6 +74,7 @@ class ShardWriter:
         self._write(blocks)
         self._spans.append(spans)
         self.keys.append(key)
+        self._known.add(key)
         self._sources[source] += 1
 
     @property
@@ -91,3 +99,12 @@ class ShardWriter:
         self._file.write(data)
         self._hash.update(data)
         self.num_bytes += len(data)
+
+
+def to_blocks(sample: PairSample) -> tuple[bytes, list[int]]:
+    """A sample as it lies in a tar: headers, data and padding; and the length of each member's data."""
+    blocks, lengths = [], []
+    for name, data in encode(sample):
+        blocks += [header(name, len(data)), data, bytes(padded(len(data)) - len(data))]
+        lengths.append(len(data))
+    return b"".join(blocks), lengths

@@ -1,8 +1,15 @@
 """The bytes of samples, keys and shards: exact, plain, and the same every time."""
 
 import hashlib
+import io
+import os
+import re
 import subprocess
+import sys
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,12 +20,13 @@ from hypothesis.extra.numpy import arrays
 from samples import make_data_set, make_sample, stage
 
 from mimic_wds.pairs import PairSample
-from mimic_wds.storage.index import index_tar, read_index
+from mimic_wds.storage.index import index_tar, read_index, write_index
 from mimic_wds.storage.layout import MEMBERS, check_dataset_name, is_key, sample_key, slug
-from mimic_wds.storage.manifest import manifest_hash, read_manifest
+from mimic_wds.storage.manifest import Manifest, ShardInfo, manifest_hash, read_manifest
 from mimic_wds.storage.packing import pack
 from mimic_wds.storage.reader import Shard, open_shards
-from mimic_wds.storage.sample import decode, encode
+from mimic_wds.storage.sample import FIELDS, decode, encode
+from mimic_wds.storage.staging import read_staged
 from mimic_wds.storage.writer import ShardWriter
 
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=0, max_size=60)
@@ -56,6 +64,35 @@ def test_lossy_slugs_differ(one, other):
 
 def test_a_name_that_looks_like_a_hashed_slug_is_no_collision():
     assert slug(slug("A b", 20), 20) != slug("A b", 20)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("kitchen-3", "kitchen-3"),
+        ("clips/Küche 1.mp4", "clips-kuche-1-mp4-c3fef09057"),
+        ("厨房", "4ae988a29c"),
+        ("00000136", "00000136"),
+        ("2026112300", "2026112300-3045961ed6"),
+    ],
+)
+def test_keys_never_change(text, expected):
+    assert slug(text, 38) == expected
+
+
+def test_bytes_never_change(tmp_path):
+    """Data sets built yesterday and today are compared by hash: a change here is a new format version."""
+    jpegs = {"image0_jpg": bytes(range(256)) * 4, "image1_jpg": bytes(700)}
+    with ShardWriter(tmp_path / "x.tar") as writer:
+        for number in range(2):
+            writer.add(make_sample(number, scene="clips/Küche 1.mp4", **jpegs))
+    write_index(tmp_path / "x.idx", writer.index)
+    assert sha256(tmp_path / "x.tar") == "fbdb9f72c413249fa9a28bd793ab8ebfbb697860fbf463e8ca7f723f146e3ed5"
+    assert sha256(tmp_path / "x.idx") == "f5aee05677f8d4c783acf48aa0fbd216f6fc18bf57249f376fbe27f74daf0c0f"
+
+
+def sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize("name", ["", "A", "a.b", "-a", "a/b", "a" * 65])
@@ -121,6 +158,13 @@ def test_shards_stay_below_their_bound_and_none_is_empty(tmp_path):
     assert len(manifest.shards) == 1
 
 
+def test_the_bound_of_a_shard_counts_every_byte(tmp_path):
+    (both,) = make_data_set(tmp_path / "whole", per_scene=(2,), max_shard_bytes=10**9).shards
+    for slack, expected in ((0, [2]), (-1, [1, 1])):
+        manifest = make_data_set(tmp_path / f"by{slack}", per_scene=(2,), max_shard_bytes=both.bytes + slack)
+        assert [info.samples for info in manifest.shards] == expected
+
+
 def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -182,8 +226,6 @@ def test_no_manifest_no_data_set(tmp_path):
 
 
 def test_pickles_are_never_read(tmp_path):
-    import io
-
     buffer = io.BytesIO()
     np.save(buffer, {1: 2}, allow_pickle=True)
     members = {name.partition(".")[2]: data for name, data in encode(make_sample())}
@@ -192,11 +234,60 @@ def test_pickles_are_never_read(tmp_path):
 
 
 def test_reading_is_the_same_from_many_threads(tmp_path):
-    from concurrent.futures import ThreadPoolExecutor
-
     manifest = make_data_set(tmp_path / "tiny", per_scene=(20,), max_shard_bytes=10**9)
     with Shard(tmp_path / "tiny" / manifest.shards[0].name) as shard:
         one = [shard.read(i) for i in range(20)]
         with ThreadPoolExecutor(8) as pool:
             many = list(pool.map(shard.read, list(range(20)) * 10))
     assert many == one * 10
+
+
+@pytest.mark.parametrize("key", ["a.b_c_d_e", "A_b_c_d", "a_b_c", "a_b_c_d" * 30, "a_b_c_d/e", ""])
+def test_the_writer_refuses_malformed_keys(tmp_path, key):
+    with pytest.raises(ValueError, match="is no key"), ShardWriter(tmp_path / "x.tar") as writer:
+        writer.add(make_sample(key=key))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_views_of_the_same_name_are_refused_at_once(tmp_path):
+    with pytest.raises(ValueError, match=r"comes twice; two views of scene 'clip\.mp4'"):
+        stage(tmp_path, 0, [make_sample(0), make_sample(0)])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_scene_is_done_when_its_outcome_is_there(tmp_path):
+    assert read_staged(tmp_path, 0) is None
+    stage(tmp_path, 0, [make_sample(i) for i in range(2)])
+    stage(tmp_path, 1, [], "empty.mp4", error="empty.mp4: no frames")
+    first, second = read_staged(tmp_path, 0), read_staged(tmp_path, 1)
+    assert first.keys == tuple(make_sample(i).key for i in range(2))
+    assert first.overlaps == (0.75, 0.75)
+    assert (first.error, first.counts.candidates) == ("", 4)
+    assert (second.error, second.keys) == ("empty.mp4: no frames", ())
+    assert set(contents(tmp_path)) == {"000000.tar", "000000.idx", "000000.json", "000001.json"}
+
+
+OPENED = """
+import resource, sys
+from pathlib import Path
+sys.path[:0] = {path!r}
+from mimic_wds.storage.manifest import read_manifest
+from mimic_wds.storage.reader import open_shards
+resource.setrlimit(resource.RLIMIT_NOFILE, (16, int(sys.argv[2])))
+folder = Path(sys.argv[1])
+print(len(open_shards(folder, read_manifest(folder))))
+"""
+
+
+def test_more_shards_than_the_usual_limit_of_open_files(tmp_path):
+    make_data_set(tmp_path / "tiny", per_scene=(20,), max_shard_bytes=1)
+    command = [sys.executable, "-c", OPENED.format(path=[os.getcwd()]), tmp_path / "tiny"]
+    assert subprocess.run([*command, "4096"], capture_output=True, text=True, check=True).stdout == "20\n"
+    refused = subprocess.run([*command, "16"], capture_output=True, text=True, check=False).stderr
+    assert "has 20 shards, more than the files that this process may open; raise the limit (`ulimit -n`)" in refused
+
+
+def test_the_document_names_every_field():
+    text = (Path(__file__).parents[2] / "docs" / "shard-format.md").read_text()
+    named = set(re.findall(r"`(\w+)`", text))
+    assert {*FIELDS, *(field.name for cls in (Manifest, ShardInfo) for field in fields(cls))} <= named
