@@ -1,0 +1,1 @@
+"""Pretraining: run configs, optimizer groups, learning rate, one optimizer step, checkpoints, logs."""

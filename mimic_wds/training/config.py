@@ -1,0 +1,180 @@
+"""A run as one frozen tree of plain values, read from a TOML file and from ``--set table.key=value``.
+
+[model] what is trained, [data] what it sees in one step, [optimizer] how it learns, [run] how long, where and how often
+something is written. The whole tree is stored in every checkpoint.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mimic_wds.models.build import ModelConfig
+from mimic_wds.settings import from_mapping, merge, parse_assignments, read_toml
+from mimic_wds.training.schedule import learning_rate, peak_learning_rate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataConfig:
+    """[data]: what one optimizer step sees."""
+
+    global_batch: int  #: samples per optimizer step over all devices: pairs for "croco", images for "mae"
+    num_threads: int = 2  #: JPEG decoding threads per process
+    swap: bool = True  #: exchange the two views of a pair with probability 1/2
+    augment: Literal["none", "crop"] = "none"  #: "crop": random resized crop and flip, for single images ("mae") only
+
+    def __post_init__(self) -> None:
+        _at_least("data", self, global_batch=1, num_threads=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizerConfig:
+    """[optimizer]: AdamW and its learning rate; defaults are the recipe of MIMIC (arXiv 2306.15128), MAE and CroCo."""
+
+    base_lr: float = 1.5e-4  #: for 256 samples per step; the peak is base_lr * data.global_batch / 256
+    min_lr: float = 0.0
+    warmup_epochs: float = 0.0  #: linear from 0
+    schedule_epochs: float = 0.0  #: where the cosine reaches min_lr; 0 = run.epochs
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip_grad_norm: float = 0.0  #: largest norm of the gradient; 0 = no limit
+
+    def __post_init__(self) -> None:
+        _at_least(
+            "optimizer", self, base_lr=0, min_lr=0, warmup_epochs=0, schedule_epochs=0, weight_decay=0, clip_grad_norm=0
+        )
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"optimizer.betas must lie in [0, 1), got {list(self.betas)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopConfig:
+    """[run]: how long, on what, and how often something is written."""
+
+    epochs: int
+    max_steps: int = 0  #: stop after this many optimizer steps, the schedule unchanged; 0 = all epochs
+    seed: int = 0  #: of the initial weights, the order of the data and the masks
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    max_device_batch: int = 64  #: what fits on one device, in the unit of data.global_batch
+    log_every: int = 20  #: optimizer steps
+    checkpoint_every: int = 0  #: optimizer steps; 0 = at the end of every epoch
+    keep_checkpoints: int = 3  #: the newest ones
+    max_skipped_steps: int = 10  #: stop after this many steps in a row without a finite loss and gradient
+
+    def __post_init__(self) -> None:
+        _at_least(
+            "run",
+            self,
+            epochs=1,
+            max_steps=0,
+            seed=0,
+            max_device_batch=1,
+            log_every=1,
+            checkpoint_every=0,
+            keep_checkpoints=1,
+            max_skipped_steps=1,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """Everything about a run that is not a path."""
+
+    model: ModelConfig
+    data: DataConfig
+    optimizer: OptimizerConfig
+    run: LoopConfig
+
+    def __post_init__(self) -> None:
+        if self.optimizer.warmup_epochs >= self.schedule_epochs:
+            raise ValueError(
+                f"optimizer.warmup_epochs = {self.optimizer.warmup_epochs:g} leaves nothing of a schedule of "
+                f"{self.schedule_epochs:g} epochs; lower it, or raise run.epochs or optimizer.schedule_epochs"
+            )
+        if self.schedule_epochs < self.run.epochs:
+            raise ValueError(
+                f"optimizer.schedule_epochs = {self.schedule_epochs:g} ends before run.epochs = {self.run.epochs}; "
+                "raise it, or leave it out to end with the run"
+            )
+        if self.data.augment != "none" and self.model.objective != "mae":
+            raise ValueError(
+                f"data.augment = {self.data.augment!r} would move the two views of a pair apart; "
+                'it is for model.objective = "mae" only, set it to "none"'
+            )
+        for key, size in (
+            ("data.global_batch", self.data.global_batch),
+            ("run.max_device_batch", self.run.max_device_batch),
+        ):
+            if size % self.samples_per_pair:
+                raise ValueError(f"{key} = {size} counts images, and both images of a pair are used: make it even")
+
+    @property
+    def schedule_epochs(self) -> float:
+        """Where the cosine ends: its own key, or the end of the run."""
+        return self.optimizer.schedule_epochs or float(self.run.epochs)
+
+    @property
+    def peak_lr(self) -> float:
+        """Learning rate at the end of the warm-up."""
+        return peak_learning_rate(self.optimizer.base_lr, self.data.global_batch)
+
+    def learning_rate(self, epoch: float) -> float:
+        """Learning rate at a fractional epoch."""
+        return learning_rate(
+            epoch,
+            peak=self.peak_lr,
+            warmup_epochs=self.optimizer.warmup_epochs,
+            schedule_epochs=self.schedule_epochs,
+            minimum=self.optimizer.min_lr,
+        )
+
+    @property
+    def samples_per_pair(self) -> int:
+        """Samples that the model makes of one pair: CroCo takes it whole, MAE takes its two images one by one."""
+        return 2 if self.model.objective == "mae" else 1
+
+
+def read_config(path: Path, assignments: Iterable[str] = (), overrides: Mapping[str, Any] | None = None) -> RunConfig:
+    """The run that `path` (TOML) describes, changed by `assignments` ("table.key=value") and then by `overrides`.
+
+    Raises ValueError with one message: a missing or malformed file, an unknown key (with the nearest known one), a
+    value of the wrong type or out of range, keys that contradict each other.
+    """
+    values = merge(read_toml(path), parse_assignments(assignments, "--set"))
+    return config_from(merge(values, overrides or {}), str(path))
+
+
+def config_from(values: Mapping[str, Any], where: str) -> RunConfig:
+    """The run that plain nested tables describe; `where` names their origin. Raises ValueError like `read_config`."""
+    return from_mapping(RunConfig, values, where)
+
+
+def config_values(config: RunConfig) -> dict[str, Any]:
+    """Plain nested tables, ready for JSON; `config_from` reads them back."""
+    return dataclasses.asdict(config)
+
+
+def changed_keys(old: RunConfig, new: RunConfig) -> list[str]:
+    """Keys that may not change when a run is resumed and did, as "data.global_batch (256, now 512)"."""
+    fixed = ("model", "data.global_batch", "data.swap", "data.augment", "run.seed")
+    before, now = flatten(config_values(old)), flatten(config_values(new))
+    return [
+        f"{key} ({before.get(key)}, now {value})"
+        for key, value in now.items()
+        if before.get(key) != value and key.startswith(fixed)
+    ]
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        result |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return result
+
+
+def _at_least(table: str, values: object, **least: float) -> None:
+    for key, bound in least.items():
+        if not getattr(values, key) >= bound:  # "not >=" also catches nan
+            raise ValueError(f"{table}.{key} must be at least {bound:g}, got {getattr(values, key)}")

@@ -1,0 +1,30 @@
+"""Being asked to stop, politely."""
+
+import signal
+from types import FrameType
+
+
+class StopSignal:
+    """SIGINT and SIGTERM only raise a flag while this context is open, so that a run ends between two steps.
+
+    Launchers pass Ctrl-C on a second time; the third SIGINT interrupts at once.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._interrupts = 0
+        self._before: dict[int, object] = {}
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        self.requested = True
+        self._interrupts += number == signal.SIGINT
+        if self._interrupts > 2:
+            raise KeyboardInterrupt
+
+    def __enter__(self) -> "StopSignal":
+        self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]

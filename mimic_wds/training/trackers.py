@@ -1,0 +1,127 @@
+"""Where the numbers of a run go: a JSONL file, TensorBoard, and lines on the console. Only the main process has these.
+
+``log.jsonl`` is the record to rely on: one line per logged step, each step once, also after a kill and a resume.
+"""
+
+import json
+import math
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from mimic_wds.training.engine import StepResult
+
+LOG_NAME = "log.jsonl"
+TENSORBOARD_NAME = "tensorboard"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogRecord:
+    """One line of the log. Loss and gradient norm are null in the file when they were not finite."""
+
+    step: int  #: optimizer steps done, this one included
+    epoch: float  #: fractional epoch at the end of the step
+    loss: float  #: mean over the global batch of this step
+    lr: float  #: learning rate of this step
+    grad_norm: float  #: before clipping
+    pairs_per_s: float  #: over all processes, since the last line
+    loader_wait: float  #: share of that time spent waiting for data, in [0, 1]
+    skipped: str = ""  #: why the weights were left alone in this step ("loss", "gradient"), or ""
+
+    @classmethod
+    def of(
+        cls, result: StepResult, *, step: int, steps_per_epoch: int, lr: float, speed: tuple[float, float]
+    ) -> "LogRecord":
+        """A line about `result`; `speed` is what `Meter.read` gives."""
+        return cls(
+            step=step,
+            epoch=step / steps_per_epoch,
+            loss=result.loss,
+            lr=lr,
+            grad_norm=result.grad_norm,
+            pairs_per_s=speed[0],
+            loader_wait=speed[1],
+            skipped=result.skipped,
+        )
+
+
+class Trackers:
+    """JSONL, TensorBoard and console in one; a context manager."""
+
+    def __init__(self, output: Path, start_step: int, total_steps: int) -> None:
+        """Open the logs in `output`; what they say about steps after `start_step` is dropped (the run repeats them)."""
+        output.mkdir(parents=True, exist_ok=True)
+        truncate_log(output / LOG_NAME, start_step)
+        self._file = (output / LOG_NAME).open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(output / TENSORBOARD_NAME), purge_step=start_step + 1)
+        self._total = total_steps
+
+    def log(self, record: LogRecord) -> None:
+        """Write one step everywhere."""
+        values = {name: _json_value(value) for name, value in asdict(record).items()}
+        self._file.write(json.dumps(values, allow_nan=False) + "\n")
+        self._file.flush()
+        for name in ("loss", "lr", "grad_norm", "pairs_per_s", "loader_wait"):
+            self._board.add_scalar(name, getattr(record, name), record.step)
+        print(console_line(record, self._total), flush=True)
+
+    def close(self) -> None:
+        """Flush and close the files."""
+        self._file.close()
+        self._board.close()
+
+    def __enter__(self) -> "Trackers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def console_line(record: LogRecord, total_steps: int) -> str:
+    """One readable line with units: where the run stands, the loss and how fast it goes."""
+    width = len(str(total_steps))
+    return (
+        f"step {record.step:{width}}/{total_steps}  epoch {record.epoch:6.2f}  loss {record.loss:.4f}  "
+        f"lr {record.lr:.2e}  |g| {record.grad_norm:.2f}  {record.pairs_per_s:6.1f} pairs/s  "
+        f"loader wait {record.loader_wait:4.0%}" + (f"  SKIPPED: {record.skipped} not finite" if record.skipped else "")
+    )
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log, up to the first torn one (a killed run can leave its last line half-written)."""
+    records: list[dict[str, Any]] = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+def truncate_log(path: Path, last_step: int) -> None:
+    """Keep only what the log says about steps up to `last_step`. Atomic; a missing log is an empty one."""
+    if not path.exists():
+        return
+    kept = [record for record in read_log(path) if record["step"] <= last_step]
+    staging = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    with staging.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(record) + "\n" for record in kept)
+        file.flush()
+        os.fsync(file.fileno())
+    staging.replace(path)
+
+
+def loss_summary(path: Path, last: int = 10) -> str:
+    """How far the loss fell, by the log: "loss 1.02 -> 0.81" (first line; mean of up to `last` last ones)."""
+    losses = [record["loss"] for record in read_log(path) if record["loss"] is not None]
+    if not losses:
+        return "loss: nothing logged"
+    tail = losses[-min(last, max(1, len(losses) // 4)) :]
+    return f"loss {losses[0]:.3f} -> {sum(tail) / len(tail):.3f}"
+
+
+def _json_value(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,228 @@
+"""The script: the same run whatever cuts it up (processes, micro-batches, kills), and what it says when it cannot."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from samples import make_data_set
+
+from mimic_wds.training.checkpoint import latest, load_model, read_state
+from mimic_wds.training.trackers import read_log
+
+DRIVER = Path(__file__).with_name("drive.py")
+ROOT = DRIVER.parents[2]
+
+
+def drive(num_processes: int, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run drive.py in real processes, with as many threads each as this one has."""
+    launch = [sys.executable]
+    if num_processes > 1:
+        launch += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [*launch, str(DRIVER), *map(str, arguments)], capture_output=True, text=True, check=False, env=environment
+    )
+
+
+def losses(output: Path) -> list[float]:
+    log = read_log(output / "log.jsonl")
+    assert [line["step"] for line in log] == list(range(1, len(log) + 1)), "every step once, in order"
+    return [line["loss"] for line in log]
+
+
+def weights(output: Path) -> dict[str, torch.Tensor]:
+    """The final weights without the keys' biases: the softmax cancels those, so their gradient is rounding alone."""
+    found = load_file(latest(output) / "model.safetensors")
+    for name in [name for name in found if name.endswith("projk.bias")]:
+        del found[name]
+    for name in [name for name in found if name.endswith("qkv.bias")]:
+        query, _, value = found[name].chunk(3)
+        found[name] = torch.cat([query, value])
+    return found
+
+
+def assert_same_run(one: Path, other: Path, tolerance: float = 1e-5) -> None:
+    assert losses(one) == pytest.approx(losses(other), abs=tolerance)
+    torch.testing.assert_close(weights(one), weights(other), atol=tolerance, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory, script, pairs, config_file):
+    """Runs of nine steps in one process and one micro-batch, by objective."""
+    done: dict[str, Path] = {}
+
+    def run(objective: str, pretrain) -> Path:
+        if objective not in done:
+            done[objective] = tmp_path_factory.mktemp(objective) / "run"
+            assert pretrain(config_file(model={"objective": objective}), "--output", done[objective]) == 0
+        return done[objective]
+
+    return run
+
+
+@pytest.mark.parametrize("objective", ["croco", "mae"])
+def test_accumulation_changes_nothing(straight, pretrain, config_file, tmp_path, capsys, objective):
+    reference = straight(objective, pretrain)
+    capsys.readouterr()
+    config = config_file(model={"objective": objective}, run={"max_device_batch": 2})
+    assert pretrain(config, "--output", tmp_path) == 0
+    unit = {"croco": "pairs", "mae": "images"}[objective]
+    assert f"8 {unit} per step = 1 process x 2 {unit} x 4 micro-batches" in capsys.readouterr().out
+    assert_same_run(tmp_path, reference)
+
+
+def test_the_loss_falls_and_the_report_says_so(pretrain, config_file, tmp_path, capsys):
+    assert pretrain(config_file(), "--output", tmp_path, "--set", "optimizer.base_lr=0.096") == 0
+    log = read_log(tmp_path / "log.jsonl")
+    assert log[-1]["loss"] < 0.93 * log[0]["loss"]
+    printed = capsys.readouterr().out
+    assert "24 pairs of 64x64 px, 3 steps per epoch" in printed
+    assert "rate    0 -> 0.003 in 0.5 epochs, then down to 0 at epoch 3" in printed
+    assert "run     steps 1 to 9 (3 epochs)" in printed
+    assert f"loss {log[0]['loss']:.3f} -> " in printed
+    # lr of step s is the schedule at epoch (s - 1) / 3; peak 0.096 * 8 / 256
+    assert log[0]["lr"] == 0
+    assert log[3]["lr"] == pytest.approx(0.096 * 8 / 256 * 0.5 * (1 + np.cos(np.pi * 0.5 / 2.5)))
+
+
+def test_two_processes_interrupted_and_resumed_by_one_give_the_same_run(
+    straight, pretrain, config_file, pairs, tmp_path
+):
+    reference = straight("croco", pretrain)
+    config = config_file(run={"checkpoint_every": 100})
+    arguments = [config, "--data", pairs, "--output", tmp_path]
+    done = drive(2, "terminate", 4, 1, *arguments)  # only one of the two is told to stop
+    assert "2 processes x 4 pairs x 1 micro-batch\n" in done.stdout, done.stderr
+    assert "interrupted after step" in done.stdout
+    stopped_at = read_state(latest(tmp_path)).step
+    assert stopped_at in (4, 5)
+    assert len(losses(tmp_path)) == stopped_at
+    assert pretrain(config, "--output", tmp_path, "--resume", "--set", "run.max_device_batch=4") == 0
+    assert_same_run(tmp_path, reference)
+
+
+def test_killed_while_saving_and_resumed_gives_the_same_run(straight, pretrain, config_file, pairs, tmp_path):
+    reference = straight("croco", pretrain)
+    done = drive(1, "kill-while-saving", 6, 0, config_file(), "--data", pairs, "--output", tmp_path)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert latest(tmp_path).name == "checkpoint-0000003"
+    assert len(losses(tmp_path)) == 6  # the log is ahead of the checkpoint
+    assert list(tmp_path.glob(".checkpoint-*"))
+    assert pretrain(config_file(), "--output", tmp_path, "--resume") == 0
+    assert_same_run(tmp_path, reference, tolerance=1e-6)
+    assert not list(tmp_path.glob(".checkpoint-*"))
+
+
+def test_an_interrupt_saves_and_exits_130(script, pretrain, config_file, tmp_path, monkeypatch, capsys):
+    step, calls = script.optimizer_step, []
+
+    def interrupted(*positional, **named):
+        calls.append(named["stop"])
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(*positional, **named)
+
+    monkeypatch.setattr(script, "optimizer_step", interrupted)
+    assert pretrain(config_file(run={"checkpoint_every": 100}), "--output", tmp_path) == 130
+    assert calls == [False, False, True]
+    assert read_state(latest(tmp_path)).loader["step"] == 0  # of the next epoch: three steps are an epoch
+    assert "interrupted after step 3; go on with --resume" in capsys.readouterr().out
+    assert not (tmp_path / "reconstructions.png").exists()
+
+
+def test_steps_stop_early_without_changing_the_schedule(straight, pretrain, config_file, tmp_path):
+    reference = straight("croco", pretrain)
+    assert pretrain(config_file(), "--output", tmp_path, "--steps", 4) == 0
+    assert losses(tmp_path) == pytest.approx(losses(reference)[:4], abs=1e-6)
+    assert pretrain(config_file(), "--output", tmp_path, "--resume") == 0
+    assert_same_run(tmp_path, reference, tolerance=1e-6)
+
+
+@pytest.mark.parametrize(("objective", "columns"), [("croco", 4), ("mae", 3)])
+def test_the_picture_shows_target_masked_prediction_and_reference(straight, pretrain, pairs, objective, columns):
+    output = straight(objective, pretrain)
+    picture = cv2.imread(str(output / "reconstructions.png"))
+    assert picture.shape == (28 + 6 * 224 + 5 * 4, columns * 224 + (columns - 1) * 4, 3)
+    target, masked, prediction = (picture[28 : 28 + 224, 228 * i : 228 * i + 224].astype(int) for i in range(3))
+    hidden = (np.abs(masked - masked[2, 2]).reshape(4, 56, 4, 56, 3).max((1, 3, 4)) == 0).sum()
+    same = (np.abs(target - prediction).reshape(4, 56, 4, 56, 3).max((1, 3, 4)) == 0).sum()
+    assert same == 4  # 16 patches at ratio 0.75
+    assert hidden in (0, 12)  # all grey ones are equal, if the corner patch is one of them
+
+
+def test_a_finished_run_can_be_loaded_and_used(straight, pretrain):
+    model = load_model(straight("mae", pretrain))
+    assert model(torch.zeros(1, 3, 64, 64), torch.rand(1, 16)).prediction.shape == (1, 16, 768)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["--set", "model.sise=small"], "[model]: unknown key 'sise'; did you mean 'size'"),
+        (["--set", "data.global_batch=25"], "data.global_batch = 25 is more than the 24 pairs in"),
+        (["--set", "model.image_size=32"], "images of 64x64 pixels, but model.image_size = 32"),
+        (["--set", "nonsense"], "--set: expected KEY=VALUE, got 'nonsense'"),
+        (["--epochs", "0"], "run.epochs must be at least 1, got 0"),
+        (["--set", "run.precision=fp16"], 'run.precision = "fp16" needs a GPU'),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_2(pretrain, config_file, tmp_path, capsys, changes, message):
+    if "fp16" in message and torch.cuda.is_available():
+        pytest.skip("fp16 works here")
+    assert pretrain(config_file(), "--output", tmp_path, *changes) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert printed.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_data_missing_config_and_a_taken_output_exit_2(straight, pretrain, config_file, tmp_path, capsys):
+    assert pretrain(config_file(), "--output", tmp_path, data=tmp_path / "nowhere") == 2
+    assert "no such data set" in capsys.readouterr().err
+    assert pretrain(tmp_path / "none.toml", "--output", tmp_path) == 2
+    assert "none.toml: no such file" in capsys.readouterr().err
+    assert pretrain(config_file(), "--output", straight("croco", pretrain)) == 2
+    assert "holds a run already" in capsys.readouterr().err
+
+
+def test_resuming_on_other_data_is_refused(straight, pretrain, config_file, tmp_path, capsys):
+    make_data_set(tmp_path / "other", per_scene=(9, 9, 7))
+    output = straight("croco", pretrain)
+    assert pretrain(config_file(), "--output", output, "--resume", data=tmp_path / "other") == 2
+    assert "another manifest" in capsys.readouterr().err
+
+
+def test_a_run_that_never_has_a_finite_loss_fails_with_advice(
+    script, pretrain, config_file, tmp_path, monkeypatch, capsys
+):
+    inputs = script.model_inputs
+
+    def poisoned(config, image0, image1, rows, draws):
+        return inputs(config, image0 * float("nan"), image1, rows, draws)
+
+    monkeypatch.setattr(script, "model_inputs", poisoned)
+    assert pretrain(config_file(), "--output", tmp_path, "--set", "run.max_skipped_steps=2") == 1
+    printed = capsys.readouterr()
+    assert "step 1: loss is not finite" in printed.err
+    assert "That were 2 steps in a row (run.max_skipped_steps)" in printed.err
+    assert latest(tmp_path) is None
+    assert json.loads((tmp_path / "log.jsonl").read_text().splitlines()[0])["skipped"] == "loss"
+
+
+def test_too_many_bad_samples_fail_with_one_message(pretrain, config_file, tmp_path, capsys):
+    folder = tmp_path / "damaged"
+    make_data_set(folder, per_scene=(12, 12), max_shard_bytes=10**9)
+    (shard,) = folder.glob("*.tar")
+    shard.write_bytes(shard.read_bytes().replace(b"\xff\xd8\xff", b"\x00\x00\x00"))
+    assert pretrain(config_file(), "--output", tmp_path / "run", data=folder) == 1
+    printed = capsys.readouterr().err
+    assert "pretrain: more than 10 samples cannot be used" in printed
+    assert "Traceback" not in printed

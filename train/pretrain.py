@@ -1,0 +1,252 @@
+"""Pretrain MAE or CroCo on shards of image pairs: the whole run, to be read from top to bottom.
+
+    python train/pretrain.py train/configs/demo.toml --data shards/demo                            (one device)
+    accelerate launch --multi_gpu train/pretrain.py train/configs/croco_vitb16.toml --data DIR     (all GPUs)
+
+Writes to the output folder: checkpoint-STEP/, log.jsonl, tensorboard/ and, at the end, reconstructions.png.
+Exit codes: 0 done, 1 failed, 2 wrong arguments, config or data, 130 interrupted (a checkpoint is saved; use --resume).
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from itertools import islice
+from pathlib import Path
+
+try:
+    import torch
+    from accelerate import Accelerator
+
+    from mimic_wds.loading.batch import PairBatch
+    from mimic_wds.loading.dataset import PairDataset
+    from mimic_wds.loading.loader import PairLoader
+    from mimic_wds.loading.transforms import normalize
+    from mimic_wds.models.build import build_model
+    from mimic_wds.training import checkpoint
+    from mimic_wds.training.banner import banner
+    from mimic_wds.training.batches import BatchPlan, plan_batches, step_noise
+    from mimic_wds.training.config import RunConfig, read_config
+    from mimic_wds.training.engine import SkipGuard, TrainingDiverged, build_accelerator, optimizer_step
+    from mimic_wds.training.inputs import model_inputs, step_draws
+    from mimic_wds.training.meters import Meter
+    from mimic_wds.training.optimizer import build_optimizer
+    from mimic_wds.training.pictures import reconstructions, write_png
+    from mimic_wds.training.schedule import set_learning_rate
+    from mimic_wds.training.signals import StopSignal
+    from mimic_wds.training.trackers import LOG_NAME, LogRecord, Trackers, loss_summary
+except ModuleNotFoundError as error:
+    sys.exit(f"pretrain: {error.name} is missing; install what training needs with: pip install 'mimic-wds[train]'")
+
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+class DataError(RuntimeError):
+    """The loader gave up."""
+
+
+def main() -> int:
+    """Arguments, config, devices, data; then train. Returns the exit code."""
+    args = parse_arguments()
+    try:
+        config = read_config(args.config, args.set, {"run": flags(args)})
+        accelerator = build_accelerator(config.run.precision)
+        plan, loader = open_data(args.data, config, accelerator)
+        found = checkpoint.find(args.output, config, resume=args.resume)
+        if found:
+            loader.load_state(dict(found[1].loader))
+    except (ValueError, OSError) as error:
+        return complain(error, USAGE)
+    try:
+        return train(args.output, config, accelerator, plan, loader, found[0] if found else None)
+    except torch.OutOfMemoryError as error:
+        return complain(f"out of memory; lower run.max_device_batch ({config.run.max_device_batch}): {error}", FAILED)
+    except (DataError, TrainingDiverged, ValueError, OSError) as error:
+        return complain(error, FAILED)
+    finally:
+        accelerator.end_training()
+
+
+def train(
+    output: Path, config: RunConfig, accelerator: Accelerator, plan: BatchPlan, loader: PairLoader, newest: Path | None
+) -> int:
+    """The run itself, from the beginning or from the checkpoint `newest`. Returns the exit code."""
+    run, device, is_main = config.run, accelerator.device, accelerator.is_main_process
+    per_epoch = loader.steps_per_epoch
+    last_step = min(run.epochs * per_epoch, run.max_steps or sys.maxsize)
+
+    # The loader is never given to `prepare`: rank 0 would read everything and hand it out.
+    torch.manual_seed(run.seed)
+    bare = build_model(config.model).to(device)
+    optimizer = build_optimizer(
+        bare, lr=config.peak_lr, weight_decay=config.optimizer.weight_decay, betas=config.optimizer.betas
+    )
+    model, optimizer = accelerator.prepare(bare, optimizer)
+    step = checkpoint.restore(newest, bare, optimizer, accelerator.scaler).step if newest else 0
+    if is_main:
+        show_plan(output, config, plan, loader, accelerator, bare, step + 1, last_step)
+
+    guard, meter, stopped = SkipGuard(run.max_skipped_steps), Meter(), False
+    with ExitStack() as stack:
+        signals = stack.enter_context(StopSignal())
+        trackers = stack.enter_context(Trackers(output, step, last_step)) if is_main else None
+
+        while step < last_step and not stopped:
+            epoch, done = divmod(step, per_epoch)
+            batches = stack.enter_context(closing(read(loader, epoch, done)))
+            arriving = (
+                (normalize(b.image0, device), normalize(b.image1, device), b.rows) for b in meter.watch(batches)
+            )
+
+            for step in range(epoch * per_epoch + done + 1, min(last_step, (epoch + 1) * per_epoch) + 1):
+                lr = config.learning_rate((step - 1) / per_epoch)
+                set_learning_rate(optimizer, lr)
+                draws = step_draws(config, step - 1)
+                inputs = (model_inputs(config, *images, draws) for images in islice(arriving, plan.accumulation))
+                result = optimizer_step(
+                    accelerator,
+                    model,
+                    optimizer,
+                    inputs,
+                    plan.accumulation,
+                    clip_grad_norm=config.optimizer.clip_grad_norm,
+                    stop=signals.requested,
+                )
+                meter.add(loader.order.global_batch)
+                warning = guard.observe(result, bare, step=step, lr=lr, precision=run.precision)
+                stopped = result.stop
+
+                if trackers and (step in (1, last_step) or step % run.log_every == 0 or warning):
+                    speed = meter.read()
+                    trackers.log(LogRecord.of(result, step=step, steps_per_epoch=per_epoch, lr=lr, speed=speed))
+                    if warning:
+                        print(warning, file=sys.stderr, flush=True)
+                if stopped or step == last_step or step % (run.checkpoint_every or per_epoch) == 0:
+                    if is_main:
+                        state = checkpoint.TrainState(
+                            step=step, epoch=step / per_epoch, loader=loader.state(), config=config
+                        )
+                        checkpoint.save(output, state, bare, optimizer, accelerator.scaler, run.keep_checkpoints)
+                    accelerator.wait_for_everyone()
+                if stopped:
+                    break
+
+    if loader.faults:
+        print(
+            f"process {accelerator.process_index}: samples replaced, unusable: {dict(loader.faults)}", file=sys.stderr
+        )
+    if step < last_step:
+        accelerator.print(f"interrupted after step {step}; go on with --resume")
+        return INTERRUPTED
+    if is_main:
+        save_picture(output / "reconstructions.png", config, bare, loader.dataset, device)
+        print(f"{loss_summary(output / LOG_NAME)}  ({step} steps; {output})")
+    return DONE
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line: the config, and what changes from machine to machine."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", type=Path, help="TOML file, see train/configs")
+    parser.add_argument("--data", type=Path, required=True, help="folder of a data set (with manifest.json)")
+    parser.add_argument("--output", type=Path, help="folder to write to; default: runs/NAME-OF-THE-CONFIG")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in the output folder")
+    parser.add_argument("--epochs", type=int, help="instead of run.epochs (the schedule follows)")
+    parser.add_argument("--steps", type=int, help="stop after so many optimizer steps (the schedule is unchanged)")
+    parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="change any config key")
+    args = parser.parse_args()
+    args.output = args.output or Path("runs") / args.config.stem
+    return args
+
+
+def flags(args: argparse.Namespace) -> dict[str, int]:
+    """Keys of [run] that have a flag of their own."""
+    given = {"epochs": args.epochs, "max_steps": args.steps}
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def open_data(folder: Path, config: RunConfig, accelerator: Accelerator) -> tuple[BatchPlan, PairLoader]:
+    """This process's share of the data. Raises ValueError when data set, model and batch do not fit together."""
+    dataset, data = PairDataset(folder), config.data
+    if config.model.image_shape != (dataset.size, dataset.size):
+        raise ValueError(
+            f"{folder} holds images of {dataset.size}x{dataset.size} pixels, but model.image_size = "
+            f"{config.model.image_size}; set it to {dataset.size}, or build shards of that size"
+        )
+    available = len(dataset) * config.samples_per_pair
+    if data.global_batch > available:
+        raise ValueError(
+            f"data.global_batch = {data.global_batch} is more than the {available} "
+            f"{'pairs' if config.samples_per_pair == 1 else 'images'} in {folder}; lower it or build a larger data set"
+        )
+    num_processes = accelerator.num_processes
+    plan = plan_batches(data.global_batch, num_processes, config.run.max_device_batch, config.samples_per_pair)
+    loader = PairLoader(
+        dataset,
+        global_batch=plan.global_batch // config.samples_per_pair,
+        seed=config.run.seed,
+        rank=accelerator.process_index,
+        world_size=num_processes,
+        accumulation=plan.accumulation,
+        num_threads=data.num_threads,
+        swap=data.swap,
+        pin_memory=accelerator.device.type == "cuda",
+    )
+    return plan, loader
+
+
+def read(loader: PairLoader, epoch: int, first_step: int) -> Iterator[PairBatch]:
+    """The loader's micro-batches of an epoch, with its giving up told from other errors."""
+    try:
+        yield from loader.epoch(epoch, first_step)
+    except RuntimeError as error:
+        raise DataError(str(error)) from error
+
+
+def show_plan(
+    output: Path,
+    config: RunConfig,
+    plan: BatchPlan,
+    loader: PairLoader,
+    accelerator: Accelerator,
+    model: torch.nn.Module,
+    first_step: int,
+    last_step: int,
+) -> None:
+    """Say what is going to happen."""
+    text = banner(
+        config,
+        plan,
+        parameters=sum(p.numel() for p in model.parameters()),
+        device=accelerator.device,
+        data=str(loader.dataset.folder),
+        num_pairs=len(loader.dataset),
+        steps_per_epoch=loader.steps_per_epoch,
+        first_step=first_step,
+        last_step=last_step,
+        output=str(output),
+    )
+    print(text, flush=True)
+
+
+def save_picture(
+    path: Path, config: RunConfig, model: torch.nn.Module, dataset: PairDataset, device: torch.device
+) -> None:
+    """Draw what the model makes of a few pairs, the same ones for the same data and seed."""
+    num = min(6, len(dataset))
+    batch = next(PairLoader(dataset, global_batch=num, seed=config.run.seed, swap=False).epoch(0))
+    noise = step_noise(config.run.seed, 0, num, config.model.num_patches).to(device)
+    images = (normalize(batch.image0, device), normalize(batch.image1, device))
+    write_png(path, reconstructions(model, config.model, *images, noise))
+
+
+def complain(error: object, code: int) -> int:
+    """Say on one line what is wrong (wrong settings once, however many processes there are); returns `code`."""
+    if code == FAILED or os.environ.get("RANK", "0") == "0":
+        print(f"pretrain: {error}", file=sys.stderr, flush=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
