@@ -20,7 +20,7 @@ check: install  ## lint, formatting, types
 	$(VENV)/bin/mypy
 
 test: check  ## everything that must hold: lint, types, tests
-	$(PYTHON) -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist worksteal
 
 demo: $(VENV)/.demo  ## from a video to a pretrained encoder, in a few minutes
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" sh tools/demo.sh $(DEMO)
