@@ -99,6 +99,34 @@ def test_fp16_without_a_gpu_is_refused():
         build_accelerator("fp16", cpu=True)
 
 
+def test_fp16_scales_the_loss_unscales_the_gradient_and_halves_the_scale_after_an_overflow():
+    # Accelerate wants a GPU for fp16; the loss scale itself works on the CPU as well.
+    accelerator = build_accelerator("no", cpu=True)
+    accelerator.state._mixed_precision, accelerator.native_amp = "fp16", True
+    accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**14)
+    model, plain = Regression(), Regression()
+    model, optimizer = accelerator.prepare(model, torch.optim.SGD(model.parameters(), lr=1.0))
+    before = copy.deepcopy(model.state_dict())
+    x, y = data(32)
+    overflow = optimizer_step(accelerator, model, optimizer, micro_batches((x, y * 1e4), 2), 2, clip_grad_norm=1.0)
+    assert overflow.skipped
+    assert accelerator.scaler.get_scale() == 2.0**13
+    torch.testing.assert_close(model.state_dict(), before, atol=0, rtol=0)
+
+    plain(x, y)[0].backward()
+    norm = torch.nn.utils.get_total_norm([p.grad for p in plain.parameters()]).item()
+    result = optimizer_step(accelerator, model, optimizer, micro_batches((x, y), 2), 2, clip_grad_norm=0.01)
+    assert result == StepResult(
+        loss=pytest.approx(plain(x, y)[0].item(), rel=0.01),
+        grad_norm=pytest.approx(norm, rel=0.01),
+        skipped="",
+        stop=False,
+    )
+    moved = [model.state_dict()[name] - tensor for name, tensor in before.items()]
+    assert torch.nn.utils.get_total_norm(moved).item() == pytest.approx(0.01, rel=1e-2)
+    assert accelerator.scaler.get_scale() == 2.0**13
+
+
 @pytest.mark.parametrize(("poison", "reason"), [(float("nan"), "loss"), (float("inf"), "loss")])
 def test_a_step_that_is_not_finite_leaves_weights_and_moments_alone(poison, reason):
     accelerator, model, optimizer = prepared()
