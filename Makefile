@@ -2,7 +2,6 @@
 VENV   := .venv
 PYTHON := $(VENV)/bin/python
 BASE   ?= python3
-DEMO   := shards/demo
 
 .PHONY: help install format check test demo clean
 
@@ -23,10 +22,10 @@ test: check  ## everything that must hold: lint, types, tests
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist worksteal
 
 demo: $(VENV)/.demo  ## from a video to a pretrained encoder, in a few minutes
-	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" sh tools/demo.sh $(DEMO)
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" sh tools/demo.sh
 
 clean:  ## remove what the demo and the tests wrote (not .venv)
-	rm -rf $(DEMO) runs .pytest_cache .mypy_cache .ruff_cache build *.egg-info
+	rm -rf shards/demo runs/demo runs/demo-input .pytest_cache .mypy_cache .ruff_cache build *.egg-info
 
 $(VENV)/bin/python:
 	@$(BASE) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
