@@ -21,7 +21,7 @@ check: install  ## lint, formatting, types
 test: check  ## everything that must hold: lint, types, tests
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist worksteal
 
-demo: $(VENV)/.demo  ## from a video to a pretrained encoder, in a few minutes
+demo: $(VENV)/.demo  ## from a video to a pretrained encoder, in about five minutes
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" sh tools/demo.sh
 
 clean:  ## remove what the demo and the tests wrote (not .venv)

@@ -77,6 +77,8 @@ def parse_assignments(assignments: typing.Iterable[str], where: str) -> dict[str
         target = result
         for table in tables:
             target = target.setdefault(table, {})
+            if not isinstance(target, dict):
+                raise ValueError(f"{where}: {item!r} puts a key into {table!r}, which was given a value")
         target[key] = parse_value(text)
     return result
 
