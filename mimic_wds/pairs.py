@@ -65,7 +65,7 @@ class Scene:
 class Chain:
     """Policy for ordered views: try (i, i+1); with ``retry``, on too large an overlap try (i, i+2).
 
-    After a kept retry the chain goes on from i+2, otherwise from i+1 (fact sheet section 1.3, ARKitScenes row).
+    After a kept retry the chain goes on from i+2, otherwise from i+1 (MIMIC, arXiv 2306.15128, appendix C.1).
     """
 
     retry: bool = True

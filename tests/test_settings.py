@@ -50,7 +50,7 @@ def test_command_line_values_read_like_toml():
     }
     with pytest.raises(ValueError, match="--set: expected KEY=VALUE, got 'novalue'"):
         parse_assignments(["novalue"], "--set")
-    with pytest.raises(ValueError, match="--set: 'run.x=4' puts a key into 'run', which was given a value"):
+    with pytest.raises(ValueError, match=r"'run\.x=4' puts a key into 'run', which was given a value"):
         parse_assignments(["run=3", "run.x=4"], "--set")
 
 

@@ -37,4 +37,5 @@ Next, with your own videos:
   . .venv/bin/activate
   mimic-shard build --source video PATH/TO/VIDEOS --out shards/mine
   accelerate launch train/pretrain.py train/configs/croco_vitb16.toml --data shards/mine
+  (with fewer than 4096 pairs, add: --set data.global_batch=256)
 TEXT

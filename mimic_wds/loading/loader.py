@@ -190,6 +190,7 @@ class _Pending:
         self.swapped[place] = exchange
 
     def batch(self) -> PairBatch:
+        """The filled micro-batch."""
         return PairBatch(
             image0=self.images[0],
             image1=self.images[1],
