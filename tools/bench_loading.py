@@ -37,7 +37,8 @@ try:
     from torch.utils.data import DataLoader
 
     from mimic_wds.loading.dataset import PairDataset
-    from mimic_wds.loading.loader import PairLoader, decode_into
+    from mimic_wds.loading.decoding import decode_into
+    from mimic_wds.loading.loader import PairLoader
 except ModuleNotFoundError as error:
     sys.exit(f"bench_loading: {error.name} is missing; install it with: pip install 'mimic-wds[train]'")
 
@@ -85,7 +86,7 @@ def main() -> int:
             print(f"bench_loading: {error}", file=sys.stderr)
             return 2
         rates = measure(epochs, args.repetitions)
-    report = summary(rates, args)
+        report = {"num_pairs": len(dataset), **summary(rates, args)}
     print_report(report)
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
@@ -252,7 +253,7 @@ def summary(rates: dict[str, list[float]], args: argparse.Namespace) -> dict[str
     return {
         "ratios": {name: spread(values) for name, values in ratios.items()},
         "pairs_per_s": {name: spread(values) for name, values in rates.items()},
-        "settings": {name: getattr(args, name) for name in ("pairs", "batch", "threads", "decoder")},
+        "settings": {name: getattr(args, name) for name in ("batch", "threads", "decoder")},
         "data": str(args.data) if args.data else "synthetic",
         "machine": {"processors": os.cpu_count(), "type": platform.machine(), "python": platform.python_version()},
         "versions": {"torch": torch.__version__, "opencv": cv2.__version__, "webdataset": webdataset.__version__},

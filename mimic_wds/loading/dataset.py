@@ -18,15 +18,17 @@ class PairDataset:
         """Open the data set in `folder`.
 
         Raises ValueError for a missing folder or manifest, a shard that is missing or of another size than the
-        manifest says, and a data set without samples.
+        manifest says, a data set without samples, and one that does not say how large its views and patches are.
         """
         self.folder = Path(folder)
         self.manifest = read_manifest(self.folder)
         self.hash = manifest_hash(self.manifest)
         if self.manifest.num_samples == 0:
             raise ValueError(f"{self.folder}: the data set holds no pairs; nothing can be trained on it")
-        self.size = int(self.manifest.criteria["size"])  #: pixels, height and width of every view
-        self.patch_size = int(self.manifest.criteria["patch_size"])
+        self.size = self._pixels("size")  #: pixels, height and width of every view
+        self.patch_size = self._pixels("patch_size")
+        if self.size % self.patch_size:
+            raise ValueError(f"{self.folder}: views of {self.size} pixels have no whole patches of {self.patch_size}")
         self.shards = open_shards(self.folder, self.manifest)
         self._ends = np.array(list(accumulate(len(shard) for shard in self.shards)))
 
@@ -59,3 +61,12 @@ class PairDataset:
         """Key and members of sample `index`, as they lie in the shard."""
         shard, place = self.locate(index)
         return shard.key(place), shard.read(place)
+
+    def _pixels(self, name: str) -> int:
+        """A length that the manifest must give."""
+        value = self.manifest.criteria.get(name)
+        if type(value) is not int or value <= 0:
+            raise ValueError(
+                f"{self.folder}: criteria.{name} in its manifest should be a number of pixels, is {value!r}"
+            )
+        return value

@@ -5,39 +5,44 @@ decoding them.
 """
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mimic_wds.loading.batch import PairBatch
 from mimic_wds.loading.dataset import PairDataset
+from mimic_wds.loading.decoding import BadSample, decode_corr, decode_into
+from mimic_wds.loading.memory import PixelMemory
 from mimic_wds.loading.order import Order, rank_rows, swap_views
 from mimic_wds.pairs import invert_correspondences
-from mimic_wds.storage.sample import decode_array
 
 #: Micro-batches that are decoded ahead of the one the model works on.
 LOOK_AHEAD = 3
 
+#: A task decodes so many samples, or fewer if not all threads would get one of a small micro-batch: handing a task to a
+#: thread costs up to a tenth of what decoding a pair does.
+SAMPLES_PER_TASK = 8
+
 #: A bad sample is replaced by the next good one; after so many in a row the data set is broken.
 MAX_TRIES = 100
-
-
-class BadSample(ValueError):
-    """A sample that cannot be used; `args[0]` is the reason that is counted."""
 
 
 class PairLoader:
     """Gives one rank its share of every global batch, in micro-batches.
 
     The order is `Order`'s: it does not depend on ranks, accumulation or threads. A sample that cannot be decoded is
-    counted in `faults` by reason and replaced by the next good one of the data set (by number); more than `max_faults`
-    different ones raise RuntimeError. Never hand a loader to `accelerator.prepare()`: it shares out the data itself.
+    counted in `faults` by reason and replaced by the next good one of the data set (by number; the first follows the
+    last), with its views exchanged if those of the bad one were to be: the same replacement for any ranks and threads.
+    More than `max_faults` different bad samples (default: one in a thousand, at least 10) raise RuntimeError.
+
+    Batches are never overwritten (`PixelMemory`). Never hand a loader to `accelerator.prepare()`: it shares out the
+    data itself.
     """
 
     def __init__(
@@ -54,14 +59,22 @@ class PairLoader:
         pin_memory: bool = False,
         max_faults: int | None = None,
     ):
-        """Raises ValueError when the data set is smaller than a global batch, or ranks do not divide it."""
+        """Raises ValueError when the data set is smaller than a global batch, or ranks do not divide it.
+
+        `pin_memory` needs CUDA; it lets batches be copied to the device while it computes.
+        """
+        if num_threads < 1:
+            raise ValueError(f"decoding needs 1 thread or more, got num_threads = {num_threads}")
         self.dataset = dataset
         self.order = Order(len(dataset), global_batch, seed)
         self.rows = rank_rows(global_batch, world_size, rank, accumulation)
         self.num_threads = num_threads
         self.swap = swap
-        self.pin_memory = pin_memory
         self.max_faults = max(10, len(dataset) // 1000) if max_faults is None else max_faults
+        num_rows = self.rows.shape[1]
+        self._task_size = max(1, min(SAMPLES_PER_TASK, num_rows // num_threads))
+        shape = (2, num_rows, dataset.size, dataset.size, 3)
+        self._memory = PixelMemory(shape, keep=LOOK_AHEAD + 2, pinned=pin_memory)
         self._bad: dict[int, str] = {}
         self._lock = Lock()
         self._position = (0, 0)
@@ -88,10 +101,10 @@ class PairLoader:
             "step": step,
         }
 
-    def load_state(self, state: dict[str, Any]) -> tuple[int, int]:
+    def load_state(self, state: Mapping[str, Any]) -> tuple[int, int]:
         """Take up a state; returns (epoch, step) to go on from.
 
-        Raises ValueError when it belongs to another data set, seed or global batch.
+        Raises ValueError when it belongs to another data set, seed or global batch, or is no state at all.
         """
         own = self.state()
         for name in ("manifest", "seed", "global_batch"):
@@ -100,37 +113,47 @@ class PairLoader:
                     f"this run was at another {name} ({state.get(name)}) than the one given now ({own[name]}): "
                     f"resume with the same data set ({self.dataset.folder}), seed and global batch"
                 )
-        self._position = (int(state["epoch"]), int(state["step"]))
+        epoch, step = state.get("epoch"), state.get("step")
+        if type(epoch) is not int or type(step) is not int or epoch < 0 or not 0 <= step < self.steps_per_epoch:
+            steps = self.steps_per_epoch
+            raise ValueError(f"no state of this loader: epoch {epoch!r}, step {step!r}; an epoch has {steps} steps")
+        self._position = (epoch, step)
         return self._position
 
-    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[PairBatch]:
-        """This rank's micro-batches of an epoch from `start_step` on: `accumulation` for every step."""
+    def epoch(self, epoch: int, start_step: int = 0) -> Generator[PairBatch]:
+        """This rank's micro-batches of an epoch from `start_step` on: `accumulation` for every step.
+
+        Raises ValueError when an epoch has no such step. Threads run from the first batch until the generator ends or
+        is closed.
+        """
+        if epoch < 0 or not 0 <= start_step < self.steps_per_epoch:
+            raise ValueError(f"no step {start_step} of epoch {epoch}: an epoch has {self.steps_per_epoch} steps")
         self._position = (epoch, start_step)
-        batches = self.order.epoch(epoch)
+        return self._batches(epoch, start_step)
+
+    def _batches(self, epoch: int, start_step: int) -> Generator[PairBatch]:
         pool = ThreadPoolExecutor(self.num_threads, thread_name_prefix="decode")
         waiting: deque[_Pending] = deque()
-        work = ((step, rows) for step in range(start_step, len(batches)) for rows in self.rows)
+        work = ((step, rows) for step in range(start_step, self.steps_per_epoch) for rows in self.rows)
         try:
             for number, (step, rows) in enumerate(work, start=1):
-                waiting.append(self._start(pool, epoch, batches[step][rows], rows))
+                waiting.append(self._start(pool, epoch, step, rows))
                 if len(waiting) > LOOK_AHEAD:
                     yield self._finish(waiting.popleft(), epoch, start_step, number - len(waiting))
-            total = (len(batches) - start_step) * len(self.rows)
+            total = (self.steps_per_epoch - start_step) * len(self.rows)
             while waiting:
                 yield self._finish(waiting.popleft(), epoch, start_step, total - len(waiting))
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _start(
-        self, pool: ThreadPoolExecutor, epoch: int, indices: NDArray[np.int64], rows: NDArray[np.int64]
-    ) -> "_Pending":
+    def _start(self, pool: ThreadPoolExecutor, epoch: int, step: int, rows: NDArray[np.int64]) -> "_Pending":
         """Have a micro-batch decoded."""
-        pending = _Pending(self.dataset, rows, self.pin_memory)
+        pending = _Pending(self._memory.take(), rows, self.dataset.num_patches)
+        indices = self.order.batch(epoch, step)[rows]
         swapped = swap_views(self.order.seed, epoch, indices) & self.swap
-        pending.futures = [
-            pool.submit(self._load, pending, place, int(index), bool(exchange))
-            for place, (index, exchange) in enumerate(zip(indices, swapped, strict=True))
-        ]
+        work = list(zip(range(len(rows)), indices.tolist(), swapped.tolist(), strict=True))
+        tasks = (work[start : start + self._task_size] for start in range(0, len(work), self._task_size))
+        pending.futures = [pool.submit(self._load, pending, task) for task in tasks]
         return pending
 
     def _finish(self, pending: "_Pending", epoch: int, start_step: int, number: int) -> PairBatch:
@@ -141,17 +164,33 @@ class PairLoader:
         self._position = (epoch, steps) if steps < self.steps_per_epoch else (epoch + 1, 0)
         return pending.batch()
 
-    def _load(self, pending: "_Pending", place: int, index: int, exchange: bool) -> None:
-        """Decode sample `index`, or the next good one, into its place."""
-        for candidate in range(index, index + MAX_TRIES):
-            candidate %= len(self.dataset)
-            try:
-                key, members = self.dataset.read(candidate)
-                pending.put(place, key, members, exchange)
-                return
-            except BadSample as bad:
-                self._note(candidate, str(bad))
-        raise RuntimeError(f"{self.dataset.folder}: {MAX_TRIES} samples in a row cannot be used, from number {index}")
+    def _load(self, pending: "_Pending", task: list[tuple[int, int, bool]]) -> None:
+        """Decode samples, each (place in the micro-batch, index, views exchanged), into their places."""
+        for place, index, exchange in task:
+            for candidate in range(index, index + MAX_TRIES):
+                if self._load_one(pending, place, candidate % len(self.dataset), exchange):
+                    break
+            else:
+                raise RuntimeError(
+                    f"{self.dataset.folder}: {MAX_TRIES} samples in a row cannot be used, the first is "
+                    f"{self._describe(index)}"
+                )
+
+    def _load_one(self, pending: "_Pending", place: int, index: int, exchange: bool) -> bool:
+        """Decode sample `index` into its place; False if it is a bad one."""
+        try:
+            pending.put(place, *self._read(index), exchange)
+        except BadSample as bad:
+            self._note(index, str(bad))
+            return False
+        return True
+
+    def _read(self, index: int) -> tuple[str, Mapping[str, bytes]]:
+        """Key and members of a sample. Raises BadSample when its tar headers are not where the index says."""
+        try:
+            return self.dataset.read(index)
+        except ValueError:
+            raise BadSample("not_where_the_index_says") from None
 
     def _note(self, index: int, reason: str) -> None:
         """Count a bad sample; raise when there are too many."""
@@ -160,66 +199,45 @@ class PairLoader:
             too_many = len(self._bad) > self.max_faults
             counts = dict(Counter(self._bad.values()))
         if too_many:
-            shard, place = self.dataset.locate(index)
             raise RuntimeError(
-                f"more than {self.max_faults} samples cannot be used ({counts}), the last one is {shard.key(place)} in "
-                f"{shard.path}: run `mimic-shard verify {self.dataset.folder}`"
+                f"more than {self.max_faults} samples cannot be used ({counts}), the last one is "
+                f"{self._describe(index)}: run `mimic-shard verify {self.dataset.folder}`"
             )
+
+    def _describe(self, index: int) -> str:
+        """A sample's key and shard, for people."""
+        shard, place = self.dataset.locate(index)
+        return f"{shard.key(place)} in {shard.path}"
 
 
 class _Pending:
     """A micro-batch while threads fill it."""
 
-    def __init__(self, dataset: PairDataset, rows: NDArray[np.int64], pin_memory: bool):
-        shape = (2, len(rows), dataset.size, dataset.size, 3)
-        self.images = torch.empty(shape, dtype=torch.uint8, pin_memory=pin_memory)
-        self.corr = torch.empty((len(rows), dataset.num_patches), dtype=torch.int16)
+    def __init__(self, images: Tensor, rows: NDArray[np.int64], num_patches: int):
+        self.images = images  #: (2, B, H, W, 3)
+        self.pixels = images.numpy()
+        self.rows = rows
+        self.corr = np.empty((len(rows), num_patches), np.int16)
+        self.swapped = np.zeros(len(rows), bool)
         self.keys = [""] * len(rows)
-        self.swapped = torch.zeros(len(rows), dtype=torch.bool)
-        self.rows = torch.from_numpy(rows.copy())
         self.futures: list[Future[None]] = []
 
-    def put(self, place: int, key: str, members: Any, exchange: bool) -> None:
+    def put(self, place: int, key: str, members: Mapping[str, bytes], exchange: bool) -> None:
         """Decode one sample into its place. Raises BadSample with the reason."""
-        corr = _corr(members["corr.npy"], self.corr.shape[1])
-        images = self.images.numpy()
+        corr = decode_corr(members["corr.npy"], self.corr.shape[1])
         for view in (0, 1):
-            decode_into(members[f"{view}.jpg"], images[view ^ int(exchange), place])
-        self.corr.numpy()[place] = invert_correspondences(corr) if exchange else corr
+            decode_into(members[f"{view}.jpg"], self.pixels[view ^ exchange, place])
+        self.corr[place] = invert_correspondences(corr) if exchange else corr
         self.keys[place] = key
         self.swapped[place] = exchange
 
     def batch(self) -> PairBatch:
-        """The filled micro-batch."""
+        """The micro-batch, once all of it is there."""
         return PairBatch(
             image0=self.images[0],
             image1=self.images[1],
-            corr_0to1=self.corr,
+            corr_0to1=torch.from_numpy(self.corr),
             keys=tuple(self.keys),
-            rows=self.rows,
-            swapped=self.swapped,
+            rows=torch.from_numpy(self.rows.copy()),
+            swapped=torch.from_numpy(self.swapped),
         )
-
-
-def decode_into(data: bytes, out: NDArray[np.uint8]) -> None:
-    """Decode a JPEG into `out` (H, W, 3) uint8 RGB. Raises BadSample when it does not decode or has another size."""
-    try:
-        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    except cv2.error:
-        bgr = None
-    if bgr is None:
-        raise BadSample("jpeg_does_not_decode")
-    if bgr.shape != out.shape:
-        raise BadSample("image_of_another_size")
-    cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, dst=out)
-
-
-def _corr(data: bytes, num_patches: int) -> NDArray[np.int16]:
-    """The correspondences of a sample. Raises BadSample when they are none."""
-    try:
-        corr = decode_array(data, "corr.npy")
-    except ValueError:
-        raise BadSample("correspondences_unreadable") from None
-    if corr.shape != (num_patches,) or corr.dtype != np.int16:
-        raise BadSample("correspondences_of_another_shape")
-    return corr

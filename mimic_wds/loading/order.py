@@ -1,6 +1,7 @@
 """Who sees which sample when: a pure function of (samples, seed, epoch); ranks and micro-batches only cut it up."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,21 +21,31 @@ class Order:
                 f"a global batch of {self.global_batch} cannot be made from {self.num_samples} samples: "
                 "use a smaller global batch or a larger data set"
             )
+        if self.seed < 0:
+            raise ValueError(f"the seed of the order must be 0 or more, got {self.seed}")
 
     @property
     def steps_per_epoch(self) -> int:
         """Whole global batches in an epoch; the samples that are left over are other ones in every epoch."""
         return self.num_samples // self.global_batch
 
+    def batch(self, epoch: int, step: int) -> NDArray[np.int64]:
+        """Sample indices of global batch `step` of `epoch`: (global_batch,), 0 <= step < steps_per_epoch."""
+        assert 0 <= step < self.steps_per_epoch
+        start = step * self.global_batch
+        return epoch_permutation(self.num_samples, self.seed, epoch)[start : start + self.global_batch]
+
     def epoch(self, epoch: int) -> NDArray[np.int64]:
         """Sample indices of all global batches of an epoch: (steps_per_epoch, global_batch)."""
-        permutation = epoch_permutation(self.num_samples, self.seed, epoch)
-        return permutation[: self.steps_per_epoch * self.global_batch].reshape(-1, self.global_batch)
+        return np.stack([self.batch(epoch, step) for step in range(self.steps_per_epoch)])
 
 
+@lru_cache(maxsize=2)  # asked for at every step of an epoch; millions of samples take a tenth of a second to permute
 def epoch_permutation(num_samples: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """The order of all samples in an epoch: (num_samples,)."""
-    return np.random.Generator(np.random.PCG64((seed, epoch))).permutation(num_samples)
+    """The order of all samples in an epoch: (num_samples,), read-only."""
+    permutation = np.random.Generator(np.random.PCG64((seed, epoch))).permutation(num_samples)
+    permutation.flags.writeable = False
+    return permutation
 
 
 def rank_rows(global_batch: int, world_size: int, rank: int, accumulation: int) -> NDArray[np.int64]:

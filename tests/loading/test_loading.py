@@ -3,8 +3,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import replace
-from pathlib import Path
+import threading
 
 import cv2
 import numpy as np
@@ -12,29 +11,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from samples import make_data_set, make_sample, stage
+from samples import PATCH, SIDE, make_data_set, make_sample
 
 from mimic_wds.loading.dataset import PairDataset
 from mimic_wds.loading.loader import PairLoader
 from mimic_wds.loading.order import Order, epoch_permutation, rank_rows, swap_views
-from mimic_wds.loading.sequential import read_tars
-from mimic_wds.loading.transforms import MEAN, STD, normalize
+from mimic_wds.loading.transforms import normalize
 from mimic_wds.pairs import invert_correspondences
-from mimic_wds.storage.packing import pack
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """30 pairs in several shards."""
-    place = tmp_path_factory.mktemp("data") / "tiny"
-    make_data_set(place, per_scene=(9, 0, 9, 6, 6), max_shard_bytes=60_000)
-    return place
-
-
-@pytest.fixture
-def dataset(folder):
-    with PairDataset(folder) as opened:
-        yield opened
 
 
 def by_hand(folder):
@@ -63,6 +46,18 @@ def test_an_epoch_is_a_permutation_less_its_incomplete_last_batch(num_samples, g
     seen = batches.ravel()
     assert len(set(seen.tolist())) == len(seen) == num_samples - num_samples % global_batch
     assert sorted(epoch_permutation(num_samples, seed, epoch)) == list(range(num_samples))
+
+
+def test_the_order_is_the_one_that_saved_states_refer_to():
+    order = Order(10, 4, seed=1)
+    assert order.epoch(2).tolist() == [[8, 5, 6, 0], [9, 1, 4, 3]]
+    assert [order.batch(2, step).tolist() for step in range(2)] == order.epoch(2).tolist()
+    assert np.nonzero(swap_views(1, 2, np.arange(16)))[0].tolist() == [1, 4, 5, 7, 8, 10, 11, 12, 13, 14]
+
+
+def test_a_negative_seed_is_refused():
+    with pytest.raises(ValueError, match="seed of the order must be 0 or more, got -1"):
+        Order(10, 4, -1)
 
 
 def test_epochs_and_seeds_differ_and_repeat():
@@ -107,11 +102,13 @@ def test_inverting_a_map_twice_gives_it_back(targets):
     assert all(inverted[corr[p]] == p for p in range(16) if corr[p] >= 0)
 
 
-def test_normalize_is_imagenets():
-    pixels = np.random.default_rng(0).integers(0, 256, (2, 5, 7, 3), dtype=np.uint8)
-    expected = ((pixels / 255 - MEAN) / STD).transpose(0, 3, 1, 2)
+def test_normalize_is_imagenets_for_every_value_of_every_channel():
+    pixels = np.random.default_rng(0).permuted(np.tile(np.arange(256, dtype=np.uint8), (3, 1)), axis=1).T
+    pixels = pixels.reshape(2, 8, 16, 3)
+    expected = ((pixels / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]).transpose(0, 3, 1, 2)
     result = normalize(torch.from_numpy(pixels), "cpu")
     assert result.dtype == torch.float32
+    assert result.shape == (2, 3, 8, 16)
     assert np.abs(result.numpy() - expected).max() < 1e-6
 
 
@@ -135,6 +132,34 @@ def test_batches_hold_exactly_what_the_shards_hold(folder, dataset, num_threads)
             seen += 1
     assert seen == 24
     assert loader.faults == {}
+
+
+def test_correspondences_name_the_same_pixels_whether_swapped_or_not(packed):
+    samples = []
+    for number in range(12):  # view 1 shows view 0 shifted to the right by one patch
+        wide = np.random.default_rng(number).integers(0, 256, (SIDE // 8, (SIDE + PATCH) // 8, 3), dtype=np.uint8)
+        wide = cv2.resize(wide, (SIDE + PATCH, SIDE), interpolation=cv2.INTER_NEAREST)
+        jpegs = [cv2.imencode(".jpg", view)[1].tobytes() for view in (wide[:, PATCH:], wide[:, :-PATCH])]
+        samples.append(make_sample(number, image0_jpg=jpegs[0], image1_jpg=jpegs[1]))
+    with PairDataset(packed(samples)) as dataset:
+        (batch,) = PairLoader(dataset, global_batch=12).epoch(0)
+    assert 0 < batch.swapped.sum() < 12
+    same, others = [], []
+    for image0, image1, corr in zip(batch.image0.numpy(), batch.image1.numpy(), batch.corr_0to1.numpy(), strict=True):
+        patches0, patches1 = patches_of(image0), patches_of(image1)
+        assert (corr >= 0).sum() == 12
+        for patch, target in enumerate(corr):
+            distances = np.abs(patches1 - patches0[patch]).mean(axis=(1, 2, 3))
+            same += [distances[target]] if target >= 0 else []
+            others += np.delete(distances, target).tolist() if target >= 0 else distances.tolist()
+    assert len(same) == 144
+    assert max(same) < 10 < min(others)
+
+
+def patches_of(image):
+    """(16, PATCH, PATCH, 3) of a square image, raster order."""
+    rows = image.astype(float).reshape(SIDE // PATCH, PATCH, SIDE // PATCH, PATCH, 3)
+    return rows.swapaxes(1, 2).reshape(-1, PATCH, PATCH, 3)
 
 
 def test_without_swapping_no_view_is_exchanged(dataset):
@@ -218,85 +243,58 @@ def test_a_state_of_another_run_is_refused(dataset, tmp_path):
         PairLoader(dataset, global_batch=5).load_state(state)
 
 
-def broken_set(tmp_path, num_bad, num_samples=20):
-    samples = [make_sample(i) for i in range(num_samples)]
-    damaged = [replace(s, image1_jpg=b"no picture") if i < num_bad else s for i, s in enumerate(samples)]
-    stage(tmp_path / "staging", 0, damaged)
-    (tmp_path / "out").mkdir()
-    description = {"criteria": {"size": 64, "patch_size": 16}, "versions": {}, "licences": {}}
-    pack(tmp_path / "staging", 1, tmp_path / "out", "bad", 10**9, description)
-    return tmp_path / "out"
+@pytest.mark.parametrize(
+    "wrong", [{"epoch": -1}, {"step": -1}, {"step": 5}, {"step": "1"}, {"step": None}, {"epoch": 0.5}]
+)
+def test_a_state_that_names_no_position_is_refused(dataset, wrong):
+    loader = PairLoader(dataset, global_batch=6)
+    with pytest.raises(ValueError, match=r"no state of this loader: .* an epoch has 5 steps"):
+        loader.load_state({**loader.state(), **wrong})
+    assert loader.load_state({**loader.state(), "step": 4}) == (0, 4)
 
 
-def test_bad_samples_are_counted_once_and_replaced_by_the_next_good_one(tmp_path):
-    with PairDataset(broken_set(tmp_path, num_bad=3)) as dataset:
-        loader = PairLoader(dataset, global_batch=20)
-        for epoch in range(2):
-            (batch,) = loader.epoch(epoch)
-            counts = {key: batch.keys.count(key) for key in batch.keys}
-            replacement = make_sample(3).key
-            assert counts.pop(replacement) == 4  # itself, and in place of samples 0, 1 and 2
-            assert set(counts.values()) == {1}
-        assert loader.faults == {"jpeg_does_not_decode": 3}
+def test_steps_and_threads_that_cannot_be_are_refused(dataset):
+    loader = PairLoader(dataset, global_batch=6)
+    for epoch, step in ((0, -1), (0, 5), (-1, 0)):
+        with pytest.raises(ValueError, match=f"no step {step} of epoch {epoch}: an epoch has 5 steps"):
+            loader.epoch(epoch, step)
+    with pytest.raises(ValueError, match="got num_threads = 0"):
+        PairLoader(dataset, global_batch=6, num_threads=0)
+    with pytest.raises(ValueError, match="a global batch of 31 cannot be made from 30 samples"):
+        PairLoader(dataset, global_batch=31)
 
 
-def test_too_many_bad_samples_stop_the_run_by_name(tmp_path):
-    with PairDataset(broken_set(tmp_path, num_bad=3)) as dataset:
-        loader = PairLoader(dataset, global_batch=20, max_faults=2)
-        with pytest.raises(
-            RuntimeError, match=r"more than 2 samples cannot be used .*bad-000000\.tar: run `mimic-shard"
-        ):
-            list(loader.epoch(0))
+def decoders():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
 
 
 def test_threads_end_when_the_consumer_stops_early(dataset):
-    import threading
-
     batches = PairLoader(dataset, global_batch=2, num_threads=3).epoch(0)
     next(batches)
-    assert any(t.name.startswith("decode") for t in threading.enumerate())
+    assert decoders()
     batches.close()
-    assert not any(t.name.startswith("decode") for t in threading.enumerate())
+    assert not decoders()
+
+
+def test_threads_end_when_the_consumer_fails(dataset):
+    def consume():
+        for _ in PairLoader(dataset, global_batch=2, num_threads=3).epoch(0):
+            assert decoders()
+            raise KeyError("the model's fault")
+
+    with pytest.raises(KeyError):
+        consume()
+    assert not decoders()
+
+
+def test_a_dropped_generator_takes_its_threads_along(dataset):
+    batches = PairLoader(dataset, global_batch=2).epoch(0)
+    next(batches)
+    del batches
+    assert not decoders()
 
 
 def test_batches_are_not_overwritten_later(dataset):
     batches = list(PairLoader(dataset, global_batch=4, num_threads=4).epoch(0))
     copies = [(b.keys, b.image0.clone()) for b in PairLoader(dataset, global_batch=4).epoch(0)]
     assert all(b.keys == k and torch.equal(b.image0, i) for b, (k, i) in zip(batches, copies, strict=True))
-
-
-def test_opening_says_what_is_wrong(tmp_path, folder):
-    with pytest.raises(ValueError, match="no such data set"):
-        PairDataset(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match=r"no manifest\.json here"):
-        PairDataset(tmp_path)
-    copy = tmp_path / "copy"
-    copy.mkdir()
-    for path in folder.iterdir():
-        (copy / path.name).write_bytes(path.read_bytes())
-    shard = next(copy.glob("*.tar"))
-    whole = shard.read_bytes()
-    shard.write_bytes(whole[:-512])
-    with pytest.raises(ValueError, match="was cut short or replaced"):
-        PairDataset(copy)
-    shard.unlink()
-    with pytest.raises(ValueError, match="the shard is missing"):
-        PairDataset(copy)
-
-
-def test_a_data_set_without_pairs_is_refused(tmp_path):
-    stage(tmp_path / "staging", 0, [])
-    (tmp_path / "out").mkdir()
-    pack(tmp_path / "staging", 1, tmp_path / "out", "none", 10**9, {"criteria": {}, "versions": {}, "licences": {}})
-    with pytest.raises(ValueError, match="holds no pairs"):
-        PairDataset(tmp_path / "out")
-
-
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_tars_alone_are_read_through_webdataset(folder, dataset):
-    tars = sorted(folder.glob("*.tar"))
-    found = list(read_tars(tars))
-    indexed = [shard.sample(i) for shard in dataset.shards for i in range(len(shard))]
-    assert [s.key for s in found] == [s.key for s in indexed]
-    assert [s.image0_jpg for s in found] == [s.image0_jpg for s in indexed]
-    assert all(np.array_equal(a.H_0to1, b.H_0to1) for a, b in zip(found, indexed, strict=True))
