@@ -22,12 +22,21 @@ Image: TypeAlias = NDArray[np.uint8]
 class DropReason(StrEnum):
     """Why a candidate pair was not kept. Every candidate is kept or has exactly one of these."""
 
+    UNREADABLE = "unreadable"  #: one of the views could not be read (it is counted as a fault, too)
+    VETOED = "vetoed"  #: the recipe's image filter refused one of the views
+    LOW_TEXTURE = "low_texture"  #: one of the views is blurred or bare: Laplacian variance below ``min_texture``
     NO_KEYPOINTS = "no_keypoints"  #: one of the views has none
     TOO_FEW_MATCHES = "too_few_matches"  #: fewer than ``min_matches`` pass the ratio test
     NO_HOMOGRAPHY = "no_homography"  #: RANSAC found none
     BAD_HOMOGRAPHY = "bad_homography"  #: it is singular or not finite
+    TOO_FEW_INLIERS = "too_few_inliers"  #: below ``min_inliers`` or ``min_inlier_ratio``
+    IMPLAUSIBLE_WARP = "implausible_warp"  #: folds a frame over, or scales it by more than ``max_scale``
+    ZOOM = "zoom"  #: one view lies wholly within the other
     OVERLAP_TOO_SMALL = "overlap_too_small"
     OVERLAP_TOO_LARGE = "overlap_too_large"
+    NEAR_DUPLICATE = "near_duplicate"  #: looks like a pair of the scene that is kept already
+    DUPLICATE_KEY = "duplicate_key"  #: a pair of the same key is kept already
+    SCENE_FULL = "scene_full"  #: the scene has given ``max_pairs_per_scene`` already
     NOT_SELECTED = "not_selected"  #: within the bounds, but the policy keeps another pair of the group
 
 
@@ -46,6 +55,7 @@ class Fault:
 
     reason: str  #: "unreadable_image", "too_small", ...
     where: str  #: which file or frame, for the log
+    frame: str = ""  #: set when it stands in the place of this view: its candidates are dropped as unreadable
 
 
 class SceneError(ValueError):
@@ -59,6 +69,7 @@ class Scene:
     source: str  #: name in the registry of sources, e.g. "video"
     name: str  #: unique within its source, the same in every build of the same input
     path: str  #: file or folder that it is read from
+    num_bytes: int = 0  #: size of what is read, so that the largest scenes start first; 0 = not known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +94,27 @@ class AllPairs:
     max_gap: int = 0
 
 
-Policy: TypeAlias = Chain | AllPairs
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Windows:
+    """Policy for views that come in groups of ``heads + tails``: each head is tried with each tail of its group.
+
+    Of every group the pair with the smallest accepted overlap is kept (first of equals). ScanNet's windows are 10 heads
+    and 10 tails (MIMIC, appendix C.1), fixed frame gaps 1 and 1, the walk through a 3D scene 8 and 16. The source
+    chooses which frames make up a group, and reads no others. Faults keep their place in the group.
+    """
+
+    heads: int
+    tails: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """Policy for pairs that are known already: try these, named by the frames of their views, in this order."""
+
+    pairs: tuple[tuple[str, str], ...]
+
+
+Policy: TypeAlias = Chain | AllPairs | Windows | Listed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -114,7 +114,9 @@ def run_scene(task: Task) -> None:
     tally, error = Tally(), ""
     with SceneStage(task.staging, task.number) as stage:
         try:
-            for sample in curate(task.scene, task.source.views(task.scene), task.source.policy, task.criteria, tally):
+            for sample in curate(
+                task.scene, task.source.views(task.scene), task.source.policy(task.scene), task.criteria, tally
+            ):
                 stage.add(sample)
         except (SceneError, cv2.error) as broken:
             error = str(broken)

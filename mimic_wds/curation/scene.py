@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -12,18 +12,22 @@ from mimic_wds.curation.criteria import Criteria, fit_image
 from mimic_wds.curation.selection import Candidate, Outcome, select
 from mimic_wds.geometry import features, overlap
 from mimic_wds.geometry.features import Features
-from mimic_wds.pairs import Counts, Fault, Image, Overlap, PairSample, Policy, Scene, View
+from mimic_wds.pairs import Counts, DropReason, Fault, Image, Overlap, PairSample, Policy, Scene, View
 from mimic_wds.storage.layout import sample_key
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DescribedView:
-    """A view at the size of the data set with its features, computed once however many pairs it is tried in."""
+    """A view at the size of the data set with its features, computed once however many pairs it is tried in.
 
-    image: Image  #: (size, size, 3)
-    features: Features
+    One that cannot be used keeps its place with the reason why, so that its candidates are counted.
+    """
+
     frame: str
-    time_s: float
+    image: Image = field(default_factory=lambda: np.empty((0, 0, 3), np.uint8))  #: (size, size, 3)
+    features: Features = field(default_factory=features.none)
+    time_s: float = -1.0
+    unusable: DropReason | None = None
 
 
 class Tally:
@@ -58,14 +62,18 @@ def describe(views: Iterable[View | Fault], criteria: Criteria, tally: Tally) ->
     for view in views:
         if isinstance(view, Fault):
             tally.faults[view.reason] += 1
+            if view.frame:
+                yield DescribedView(frame=view.frame, unusable=DropReason.UNREADABLE)
             continue
         tally.views += 1
         image = fit_image(view.image, criteria)
-        yield DescribedView(image, features.extract(image), view.frame, view.time_s)
+        yield DescribedView(frame=view.frame, image=image, features=features.extract(image), time_s=view.time_s)
 
 
 def judge(scene: Scene, view0: DescribedView, view1: DescribedView, criteria: Criteria) -> Outcome:
     """Measure the overlap of two views and hold it against the criteria."""
+    if unusable := view0.unusable or view1.unusable:
+        return unusable
     key = sample_key(scene.source, scene.name, view0.frame, view1.frame)
     measured = overlap.measure(
         view0.features,

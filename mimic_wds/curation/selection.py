@@ -4,13 +4,26 @@ A policy turns views and a judge into candidates, each with its one outcome. It 
 view will do, and `judge(view0, view1)` says what becomes of a pair.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from itertools import chain as concatenate
+from itertools import islice
+from typing import Generic, Protocol, TypeVar
 
-from mimic_wds.pairs import AllPairs, Chain, DropReason, Overlap, Policy
+from mimic_wds.pairs import AllPairs, Chain, DropReason, Listed, Overlap, Policy, Windows
 
-V = TypeVar("V")
+
+class HasFrame(Protocol):
+    """A view that has a name."""
+
+    @property
+    def frame(self) -> str:
+        """Names it within its scene."""
+        ...
+
+
+V = TypeVar("V", bound=HasFrame)
 Outcome = Overlap | DropReason
 Judge = Callable[[V, V], Outcome]
 
@@ -31,11 +44,16 @@ class Candidate(Generic[V]):
 
 def select(policy: Policy, views: Iterable[V], judge: Judge[V]) -> Iterator[Candidate[V]]:
     """All candidates of a scene under `policy`, in a fixed order."""
-    if isinstance(policy, Chain):
-        return chain(views, judge, retry=policy.retry)
-    assert isinstance(policy, AllPairs)
-    candidates = all_pairs(views, judge, max_gap=policy.max_gap)
-    return smallest(candidates) if policy.keep == "smallest" else candidates
+    match policy:
+        case Chain(retry=retry):
+            return chain(views, judge, retry=retry)
+        case Windows(heads=heads, tails=tails):
+            return windows(views, judge, heads=heads, tails=tails)
+        case Listed(pairs=pairs):
+            return listed(views, judge, pairs=pairs)
+        case AllPairs(keep=keep, max_gap=max_gap):
+            candidates = all_pairs(views, judge, max_gap=max_gap)
+            return smallest(candidates) if keep == "smallest" else candidates
 
 
 def chain(views: Iterable[V], judge: Judge[V], *, retry: bool) -> Iterator[Candidate[V]]:
@@ -59,12 +77,45 @@ def chain(views: Iterable[V], judge: Judge[V], *, retry: bool) -> Iterator[Candi
 
 
 def all_pairs(views: Iterable[V], judge: Judge[V], *, max_gap: int = 0) -> Iterator[Candidate[V]]:
-    """Try every pair (i, j), i < j; with max_gap > 0 only those with j - i <= max_gap."""
-    pool = list(views)
-    for i, view0 in enumerate(pool):
-        stop = i + max_gap + 1 if max_gap else len(pool)
-        for view1 in pool[i + 1 : stop]:
+    """Try every pair (i, j), i < j; with max_gap > 0 only those with j - i <= max_gap, holding so many views at a time.
+
+    The pairs come in the order of i, then j.
+    """
+    stream = iter(views)
+    pool = deque(islice(stream, max_gap + 1) if max_gap else stream)
+    while pool:
+        view0 = pool.popleft()
+        for view1 in pool:
             yield Candidate(view0, view1, judge(view0, view1))
+        pool.extend(islice(stream, 1))
+
+
+def windows(views: Iterable[V], judge: Judge[V], *, heads: int, tails: int) -> Iterator[Candidate[V]]:
+    """Try each of the first `heads` views of a group with each of its `tails`; keep the smallest of each group."""
+    stream = iter(views)
+    while group := list(islice(stream, heads + tails)):
+        pairs = ((view0, view1) for view0 in group[:heads] for view1 in group[heads:])
+        yield from smallest(Candidate(view0, view1, judge(view0, view1)) for view0, view1 in pairs)
+
+
+def listed(views: Iterable[V], judge: Judge[V], *, pairs: Sequence[tuple[str, str]]) -> Iterator[Candidate[V]]:
+    """Try the pairs that are named, in their order. A view is held from its arrival to its last pair.
+
+    `views` must hold every frame that is named.
+    """
+    stream, held = iter(views), dict[str, V]()
+    uses = Counter(concatenate.from_iterable(pairs))
+    for pair in pairs:
+        while not all(frame in held for frame in pair):
+            view = next(stream)
+            if uses[view.frame]:
+                held[view.frame] = view
+        view0, view1 = held[pair[0]], held[pair[1]]
+        yield Candidate(view0, view1, judge(view0, view1))
+        uses.subtract(pair)
+        for frame in set(pair):
+            if not uses[frame]:
+                del held[frame]
 
 
 def smallest(candidates: Iterable[Candidate[V]]) -> Iterator[Candidate[V]]:

@@ -26,6 +26,11 @@ class Features:
         return len(self.points)
 
 
+def none() -> Features:
+    """The features of a picture without any."""
+    return Features(np.empty((0, 2), np.float32), np.empty((0, 128), np.uint8))
+
+
 def extract(image: Image) -> Features:
     """SIFT with OpenCV's defaults on the grey image; `image` is (H, W, 3) uint8 RGB.
 
@@ -34,7 +39,7 @@ def extract(image: Image) -> Features:
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     keypoints, descriptors = cv2.SIFT.create().detectAndCompute(gray, None)
     if descriptors is None:
-        return Features(np.empty((0, 2), np.float32), np.empty((0, 128), np.uint8))
+        return none()
     points = cv2.KeyPoint.convert(keypoints)
     return Features(np.asarray(points, np.float32).reshape(-1, 2), descriptors.astype(np.uint8))
 

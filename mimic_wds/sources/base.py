@@ -14,6 +14,8 @@ class Source(Protocol):
 
     A source is a frozen dataclass of plain options, so it travels to worker processes. `name` is its name in the
     registry, `reads` says in one line what it expects on disk.
+
+    Scenes are named by their path relative to the parent of the path given, the same in every build of the same input.
     """
 
     name: ClassVar[str]
@@ -29,8 +31,7 @@ class Source(Protocol):
         """Licence note of the material; goes into the manifest."""
         ...
 
-    @property
-    def policy(self) -> Policy:
+    def policy(self, scene: Scene) -> Policy:
         """Which pairs of a scene's views are tried and kept."""
         ...
 
@@ -39,9 +40,9 @@ class Source(Protocol):
         ...
 
     def views(self, scene: Scene) -> Iterator[View | Fault]:
-        """The views of a scene in order, with a Fault in place of each one that cannot be read.
+        """The views of a scene in order, with a Fault (naming its frame) in place of each one that cannot be read.
 
-        Raises SceneError when nothing of the scene can be read.
+        Only the frames that the policy pairs are decoded. Raises SceneError when nothing of the scene can be read.
         """
         ...
 

@@ -1,5 +1,6 @@
 """Folders of photographs: one folder is one scene."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import ClassVar, Literal
 import cv2
 import numpy as np
 
-from mimic_wds.pairs import AllPairs, Fault, Image, Policy, Scene, View
+from mimic_wds.pairs import AllPairs, Fault, Policy, Scene, View
 from mimic_wds.sources.base import check_unique, existing, natural_key, walk_files
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm"})
@@ -33,8 +34,7 @@ class Images:
         if self.max_gap < 0:
             raise ValueError(f"max_gap must be 0 (all pairs) or more, got {self.max_gap}")
 
-    @property
-    def policy(self) -> Policy:
+    def policy(self, scene: Scene) -> Policy:
         """All pairs of a folder."""
         return AllPairs(keep=self.keep, max_gap=self.max_gap)
 
@@ -44,13 +44,20 @@ class Images:
         for root in existing(self.paths):
             if root.is_file():
                 raise ValueError(f"{root}: source 'images' reads folders, this is a file; give its folder")
-            folders = {p.parent for p in walk_files(root, IMAGE_SUFFIXES)}
+            folders: Counter[Path] = Counter()
+            for file in walk_files(root, IMAGE_SUFFIXES):
+                folders[file.parent] += file.stat().st_size
             if not folders:
                 raise ValueError(f"{root}: no images here or below; expected {', '.join(sorted(IMAGE_SUFFIXES))}")
             base = root.resolve().parent
             scenes += [
-                Scene(source=self.name, name=folder.resolve().relative_to(base).as_posix(), path=str(folder))
-                for folder in folders
+                Scene(
+                    source=self.name,
+                    name=folder.resolve().relative_to(base).as_posix(),
+                    path=str(folder),
+                    num_bytes=num_bytes,
+                )
+                for folder, num_bytes in folders.items()
             ]
         return sorted(check_unique(scenes), key=lambda scene: natural_key(scene.name))
 
@@ -58,19 +65,29 @@ class Images:
         """The images of the folder itself (not of its subfolders) in natural order."""
         files = [p for p in Path(scene.path).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
         for path in sorted(files, key=lambda p: natural_key(p.name)):
-            image = read_image(path)
-            yield image if isinstance(image, Fault) else View(image=image, frame=path.name)
+            yield read_view(path, path.name)
 
 
-def read_image(path: Path) -> Image | Fault:
-    """Decode an image file to (H, W, 3) uint8 RGB, upright by its EXIF tag; grey, alpha and 16 bit are converted."""
+def read_view(path: Path, frame: str) -> View | Fault:
+    """The image file as the view called `frame`, or the fault in its place."""
     try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
-        bgr = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
-    except (OSError, cv2.error):
+        data = path.read_bytes()
+    except OSError:
+        data = b""
+    return decode_view(data, frame, str(path))
+
+
+def decode_view(data: bytes, frame: str, where: str) -> View | Fault:
+    """An encoded image (JPEG, PNG, ...) as the view called `frame`; `where` names it in the fault if it cannot be used.
+
+    Decodes to (H, W, 3) uint8 RGB, upright by the EXIF tag; grey, alpha and 16 bit are converted.
+    """
+    try:
+        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    except cv2.error:
         bgr = None
     if bgr is None:
-        return Fault("unreadable_image", str(path))
+        return Fault("unreadable_image", where, frame=frame)
     if min(bgr.shape[:2]) < MIN_SIDE:
-        return Fault("image_too_small", str(path))
-    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+        return Fault("image_too_small", where, frame=frame)
+    return View(image=np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8), frame=frame)

@@ -38,8 +38,7 @@ class Video:
                 f"every_s must be above 0 and every_frames 0 or more, got {self.every_s} and {self.every_frames}"
             )
 
-    @property
-    def policy(self) -> Policy:
+    def policy(self, scene: Scene) -> Policy:
         """Consecutive frames."""
         return Chain(retry=self.retry)
 
@@ -52,7 +51,12 @@ class Video:
                 raise ValueError(f"{root}: no videos here or below; expected {', '.join(sorted(VIDEO_SUFFIXES))}")
             base = root.resolve().parent
             scenes += [
-                Scene(source=self.name, name=file.resolve().relative_to(base).as_posix(), path=str(file))
+                Scene(
+                    source=self.name,
+                    name=file.resolve().relative_to(base).as_posix(),
+                    path=str(file),
+                    num_bytes=file.stat().st_size,
+                )
                 for file in files
             ]
         return sorted(check_unique(scenes), key=lambda scene: natural_key(scene.name))
@@ -83,7 +87,7 @@ class Video:
                     rgb = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
                     yield View(image=rgb, frame=f"{index:06d}", time_s=time_s)
                 else:
-                    yield Fault("unreadable_frame", f"{scene.path}: frame {index}")
+                    yield Fault("unreadable_frame", f"{scene.path}: frame {index}", frame=f"{index:06d}")
             index += 1
         if index == 0:
             raise SceneError(f"{scene.path}: opens as a video but no frame can be decoded")

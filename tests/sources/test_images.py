@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mimic_wds.pairs import AllPairs, Fault, View
+from mimic_wds.pairs import AllPairs, Fault, Scene, View
 from mimic_wds.sources.images import Images
 
 
@@ -88,4 +88,6 @@ def test_wrong_paths_say_what_is_expected(tmp_path, photo):
 
 
 def test_the_policy_follows_the_options():
-    assert Images(paths=("x",), keep="smallest", max_gap=3).policy == AllPairs(keep="smallest", max_gap=3)
+    assert Images(paths=("x",), keep="smallest", max_gap=3).policy(
+        Scene(source="images", name="x", path="x")
+    ) == AllPairs(keep="smallest", max_gap=3)
