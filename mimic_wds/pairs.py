@@ -36,7 +36,6 @@ class DropReason(StrEnum):
     OVERLAP_TOO_LARGE = "overlap_too_large"
     NEAR_DUPLICATE = "near_duplicate"  #: looks like a pair of the scene that is kept already
     DUPLICATE_KEY = "duplicate_key"  #: a pair of the same key is kept already
-    SCENE_FULL = "scene_full"  #: the scene has given ``max_pairs_per_scene`` already
     NOT_SELECTED = "not_selected"  #: within the bounds, but the policy keeps another pair of the group
 
 

@@ -15,11 +15,12 @@ ALLOWED = {
     "geometry": {"pairs"},
     "storage": {"pairs", "settings"},
     "curation": {"pairs", "settings", "sources", "geometry", "storage"},
+    "importing": {"pairs", "settings", "geometry", "storage"},
     "loading": {"pairs", "settings", "storage"},
     "models": {"settings"},
     "training": {"settings", "models"},
     "downstream": {"pairs", "settings", "loading", "models", "training"},
-    "cli": {"pairs", "settings", "sources", "geometry", "storage", "curation"},
+    "cli": {"pairs", "settings", "sources", "geometry", "storage", "curation", "importing"},
 }
 MAY_USE_TORCH = {"loading", "models", "training", "downstream"}
 TORCH = {"torch", "torchvision", "timm", "accelerate", "safetensors", "tensorboard", "torchmetrics"}

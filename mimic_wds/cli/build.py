@@ -1,19 +1,23 @@
-"""`mimic-shard build`: mine pairs from videos or photographs and write them as shards."""
+"""`mimic-shard build`: mine pairs of views and write them as shards; `mimic-shard merge`: join the parts of a build."""
 
-import os
-import time
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from mimic_wds.cli.console import ProgressLine, say, table
-from mimic_wds.curation.build import build as build_data_set
+from mimic_wds.curation import build as building
+from mimic_wds.curation.executors.base import make_executor
 from mimic_wds.curation.recipe import DEFAULT_SHARD_BYTES, Recipe, make_recipe, read_recipe
-from mimic_wds.pairs import Counts
+from mimic_wds.curation.report import Report
 from mimic_wds.settings import parse_assignments
 from mimic_wds.storage.manifest import Manifest
-from mimic_wds.storage.staging import StagedScene
+
+#: Failed scenes that are named one by one at the end; build-report.json and scenes.jsonl list all.
+MAX_NAMED = 20
 
 
 def build(
@@ -24,11 +28,17 @@ def build(
     recipe: Path | None = None,
     workers: int = 0,
     resume: bool = False,
+    retry_failed: bool = False,
     name: str = "",
     preset: str = "default",
     option: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["-o"]), tyro.conf.UseAppendAction] = (),
     criterion: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["-c"]), tyro.conf.UseAppendAction] = (),
+    blur_faces: bool = False,
     max_shard_bytes: int = DEFAULT_SHARD_BYTES,
+    executor: str = "local",
+    ray_address: str = "",
+    timeout_s: float = 7200,
+    shard_of: str = "",
 ) -> int:
     """Mine pairs of views and write them as shards with a manifest.
 
@@ -39,32 +49,100 @@ def build(
         source: What the paths are: a name that `mimic-shard sources` lists.
         out: Folder of the new data set; must be empty or new.
         recipe: A recipe file (TOML) instead of paths, --source and options.
-        workers: Processes that mine; 0 = one per core.
+        workers: Processes that mine; 0 = one per core (with Ray: all that the cluster has).
         resume: Continue an interrupted build in the same folder.
+        retry_failed: Run the failed scenes of a finished build again; new pairs go into new shards.
         name: Of the data set; default: the output folder's name.
         preset: "default" (exact votes) or "paper" (100 sampled points per patch, as published).
         option: Option of the source, KEY=VALUE, repeatable.
         criterion: Threshold to change, KEY=VALUE, repeatable, e.g. min_overlap=0.4.
+        blur_faces: Blur faces before anything else; the same as -c blur_faces=true.
         max_shard_bytes: Size that a shard does not pass.
+        executor: "local" (processes here), "ray" (a cluster) or "serial" (this process, for debugging).
+        ray_address: Of a Ray cluster, e.g. auto; empty = start one here.
+        timeout_s: Seconds after which a scene is given up; 0 = never.
+        shard_of: I/N: run only the I-th of N parts of the scenes (0 <= I < N); `mimic-shard merge` joins them.
 
     Returns:
-        0 done; 3 when a scene could not be read or no pair was kept.
+        0 done; 3 when a scene failed or no pair was kept.
     """
-    made = _recipe(paths, source, out, recipe, name, preset, option, criterion, max_shard_bytes)
+    made = _recipe(paths, source, out, recipe, name, preset, option, criterion, blur_faces, max_shard_bytes)
+    engine = make_executor(executor, workers=workers, timeout_s=timeout_s, address=ray_address)
+    settings = {"executor": executor, "workers": workers, "timeout_s": timeout_s, "shard_of": shard_of}
     say(f"building {made.name!r} in {made.out}")
-    started, counts, new_candidates = time.monotonic(), Counts(), 0
+    with _reported(Report(settings), made.out) as report:
+        if shard_of:
+            building.build_part(made, engine, report, _part(shard_of))
+            return _part_done(report, made.out)
+        if retry_failed:
+            manifest = building.retry_failed(made, engine, report)
+        else:
+            manifest = building.build(made, engine, report, resume=resume)
+    return summary(manifest, made.out, report)
+
+
+def merge(out: tyro.conf.Positional[Path], parts: tyro.conf.Positional[tuple[Path, ...]] = (), /) -> int:
+    """Make the data set of a build whose parts were run with `build --shard-of I/N`.
+
+    Example: mimic-shard merge shards/clips
+
+    Args:
+        out: Folder of the build.
+        parts: Other folders that hold parts of it, if the machines shared no disk; what they finished is moved.
+
+    Returns:
+        0 done; 3 when a scene failed or no pair was kept.
+    """
+    manifest = building.merge(out, parts)
+    return summary(manifest, out, None)
+
+
+@contextmanager
+def _reported(report: Report, out: Path) -> Iterator[Report]:
+    """Show how the build goes, and leave its report behind however it ends."""
     with ProgressLine("scenes") as progress:
+        report.changed = lambda report: _show(report, progress)
+        try:
+            yield report
+            report.state = "done"
+        except BaseException as error:
+            report.state = "interrupted" if isinstance(error, KeyboardInterrupt) else f"stopped: {error}"
+            raise
+        finally:
+            if report.state == "done" or report.scenes:
+                with suppress(OSError):  # the disk may be full
+                    report.write(out)
 
-        def on_scene(staged: StagedScene, is_new: bool) -> None:
-            nonlocal counts, new_candidates
-            counts += staged.counts
-            new_candidates += staged.counts.candidates if is_new else 0
-            progress.advance(f"kept {counts.kept:,} of {counts.candidates:,} pairs")
 
-        manifest = build_data_set(
-            made, workers=workers or _cores(), resume=resume, on_start=progress.start, on_scene=on_scene
+def _show(report: Report, progress: ProgressLine) -> None:
+    """One step of the progress line."""
+    if report.state == "packing":
+        say("packing")
+    elif report.scenes_now == 0:
+        progress.start(report.scenes, report.scenes_before)
+    else:
+        failed = f", {len(report.failed):,} failed" if report.failed else ""
+        dropped = f"; dropped: {report.most_dropped}" if report.counts.dropped else ""
+        counts = report.counts
+        progress.advance(
+            f"kept {counts.kept:,} of {counts.candidates:,} pairs, {report.pairs_per_s:.1f}/s{failed}{dropped}"
         )
-    return report(manifest, made.out, new_candidates, time.monotonic() - started)
+
+
+def _part(text: str) -> building.Part:
+    """Parse "I/N"."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match:
+        raise ValueError(f"--shard-of must be I/N, e.g. 3/16, got {text!r}")
+    return building.Part(int(match[1]), int(match[2]))
+
+
+def _part_done(report: Report, out: Path) -> int:
+    """Print what a part has done; return the exit code."""
+    say(f"{report.scenes_now:,} scenes done now, {report.scenes_before:,} before; when all parts are: ")
+    say(f"    mimic-shard merge {out}")
+    _name_failed(report.failed)
+    return 3 if report.failed else 0
 
 
 def _recipe(
@@ -76,11 +154,12 @@ def _recipe(
     preset: str,
     option: tuple[str, ...],
     criterion: tuple[str, ...],
+    blur_faces: bool,
     max_shard_bytes: int,
 ) -> Recipe:
     """The recipe that the command line describes or names. Raises ValueError when it does neither, or both."""
     if recipe is not None:
-        if paths or source or option or criterion or name:
+        if paths or source or option or criterion or name or blur_faces:
             raise ValueError(
                 "--recipe stands alone: put paths, source, options, criteria and name into the recipe file"
             )
@@ -90,30 +169,40 @@ def _recipe(
             "give --source NAME, PATH... and --out DIR, or --recipe FILE; `mimic-shard build --help` shows how"
         )
     table_ = {"source": source, "paths": [str(p) for p in paths], **parse_assignments(option, "--option")}
+    criteria = parse_assignments(criterion, "--criterion")
     return make_recipe(
         name=name,
         out=out,
         preset_name=preset,
-        criteria=parse_assignments(criterion, "--criterion"),
+        criteria={**criteria, "blur_faces": True} if blur_faces else criteria,
         sources=[table_],
         where="command line",
         max_shard_bytes=max_shard_bytes,
     )
 
 
-def report(manifest: Manifest, out: Path, new_candidates: int, seconds: float) -> int:
+def summary(manifest: Manifest, out: Path, report: Report | None) -> int:
     """Print what was kept, what was dropped and why; return the exit code."""
     print_counts(manifest)
     num_bytes = sum(shard.bytes for shard in manifest.shards)
-    say(
-        f"{manifest.num_samples:,} pairs in {len(manifest.shards)} shard(s), {num_bytes / 1e6:.1f} MB, in {out}; "
-        f"{new_candidates:,} candidates in {seconds:.1f} s = {new_candidates / seconds:.1f} pairs/s"
-    )
-    for scene, message in manifest.failed_scenes.items():
-        say(f"scene not read to its end: {scene}: {message}")
+    rate = ""
+    if report is not None:
+        rate = f"; {report.counts.candidates:,} candidates in {report.seconds:.1f} s = {report.pairs_per_s:.1f} pairs/s"
+    say(f"{manifest.num_samples:,} pairs in {len(manifest.shards)} shard(s), {num_bytes / 1e6:.1f} MB, in {out}{rate}")
+    _name_failed(manifest.failed_scenes)
     if manifest.num_samples == 0:
         say("no pair was kept: see the reasons above; frames closer together or further apart may help (every_s)")
     return 3 if manifest.failed_scenes or manifest.num_samples == 0 else 0
+
+
+def _name_failed(failed: dict[str, str]) -> None:
+    """Name the scenes that failed, and what to do."""
+    for scene, message in list(failed.items())[:MAX_NAMED]:
+        say(f"failed: {scene}: {message}")
+    if len(failed) > MAX_NAMED:
+        say(f"... and {len(failed) - MAX_NAMED:,} more: scenes.jsonl and build-report.json list them")
+    if failed:
+        say("run the same command with --retry-failed to try those scenes again")
 
 
 def print_counts(manifest: Manifest) -> None:
@@ -130,7 +219,3 @@ def print_counts(manifest: Manifest) -> None:
         *([f"fault: {r}", *(manifest.faults.get(n, {}).get(r, 0) for n in names)] for r in faults),
     ]
     table(f"pairs of {manifest.name}", ["", *names], rows)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

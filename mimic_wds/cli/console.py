@@ -40,7 +40,7 @@ class ProgressLine:
 
     def __init__(self, unit: str):
         self.unit = unit
-        self.total = self.done = 0
+        self.total = self.done = self.before = 0
         self.started = self.printed = time.monotonic()
         self.live = sys.stdout.isatty()
         self.bar = Progress(
@@ -57,11 +57,12 @@ class ProgressLine:
         if self.live:
             self.bar.stop()
 
-    def start(self, total: int) -> None:
-        """Set the number of units of work."""
-        self.total = total
+    def start(self, total: int, done: int = 0) -> None:
+        """Set the number of units of work, and how many of them were done before."""
+        self.total, self.done, self.before = total, done, done
+        self.started = time.monotonic()
         if self.live:
-            self.task = self.bar.add_task(self.unit, total=total)
+            self.task = self.bar.add_task(self.unit, total=total, completed=done)
 
     def advance(self, note: str) -> None:
         """One more unit is done; `note` is shown beside the count."""
@@ -71,4 +72,9 @@ class ProgressLine:
             self.bar.update(self.task, advance=1, description=f"{self.unit}  {note}")
         elif now - self.printed >= LINE_EVERY_S or self.done == self.total:
             self.printed = now
-            say(f"{self.unit} {self.done}/{self.total}  {note}  ({now - self.started:.0f} s)")
+            say(f"{self.unit} {self.done:,}/{self.total:,}  {note}  ({self._times(now - self.started)})")
+
+    def _times(self, seconds: float) -> str:
+        """How long it has taken and how long the rest may."""
+        left = (self.total - self.done) / (self.done - self.before) * seconds
+        return f"{seconds:.0f} s" + (f", about {left:.0f} s left" if self.done < self.total else "")

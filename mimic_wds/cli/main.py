@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 
 import tyro
 
-from mimic_wds.cli.build import build
+from mimic_wds.cli.build import build, merge
 from mimic_wds.cli.console import error
+from mimic_wds.cli.import_ import import_
 from mimic_wds.cli.info import info
 from mimic_wds.cli.show import show
 from mimic_wds.cli.sources import sources
@@ -19,7 +20,9 @@ DONE, FAILED, USAGE, INCOMPLETE, INTERRUPTED = 0, 1, 2, 3, 130
 
 VERBS: dict[str, Callable[..., int]] = {
     "build": build,
+    "import": import_,
     "info": info,
+    "merge": merge,
     "show": show,
     "sources": sources,
     "verify": verify,

@@ -1,39 +1,50 @@
 """Build a data set: plan the scenes, run each to a staged file, pack the staged files in plan order, manifest last.
 
-A scene is the unit of work and of resumption: one whose staged file exists is not run again. The plan decides the
-order in the shards, so neither the number of workers nor an interruption changes a byte.
+A scene is the unit of work and of resumption: one that is staged is not run again. The plan decides the order in the
+shards, so neither the executor, the number of workers, the machines nor an interruption changes a byte.
 """
 
 import fcntl
-import json
 import shutil
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Set
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from mimic_wds import __version__
 from mimic_wds.curation.criteria import Criteria
-from mimic_wds.curation.executor import run_all
+from mimic_wds.curation.executors.base import Executor
+from mimic_wds.curation.plan import PLAN_NAME, Plan, describe, write_plan
 from mimic_wds.curation.recipe import Recipe
+from mimic_wds.curation.report import Report
 from mimic_wds.curation.scene import Tally, curate
-from mimic_wds.pairs import Scene, SceneError
+from mimic_wds.pairs import Counts, Scene, SceneError
 from mimic_wds.sources.base import Source
-from mimic_wds.storage.files import atomic_write, remove_stale
-from mimic_wds.storage.layout import MANIFEST_NAME, STAGING_NAME, check_dataset_name
-from mimic_wds.storage.manifest import Manifest, read_manifest
+from mimic_wds.storage.files import remove_stale
+from mimic_wds.storage.layout import (
+    MANIFEST_NAME,
+    REPORT_NAME,
+    STAGING_NAME,
+    check_dataset_name,
+    prefix_of,
+    scene_prefix,
+)
+from mimic_wds.storage.manifest import Manifest, manifest_hash, read_manifest
 from mimic_wds.storage.packing import pack
-from mimic_wds.storage.staging import SceneStage, StagedScene, read_staged
-
-PLAN_NAME = "plan.json"
+from mimic_wds.storage.reader import open_shards
+from mimic_wds.storage.staging import (
+    SceneStage,
+    clean_staged,
+    read_staged,
+    staged_numbers,
+    take_staged,
+)
 
 #: What may lie in an output folder before a build.
-MAY_BE_THERE = frozenset({"recipe.toml", ".gitignore", STAGING_NAME})
+MAY_BE_THERE = frozenset({"recipe.toml", ".gitignore", STAGING_NAME, REPORT_NAME})
 
 
 @dataclass(frozen=True)
@@ -46,66 +57,192 @@ class Task:
     criteria: Criteria
     staging: Path
 
-
-def plan(recipe: Recipe, staging: Path) -> list[Task]:
-    """All scenes of a recipe in their final order. Raises ValueError for missing input or equal scene names."""
-    pairs = [(source, scene) for source in recipe.sources for scene in source.scenes()]
-    (name, times) = max(Counter((scene.source, scene.name) for _, scene in pairs).items(), key=lambda item: item[1])
-    if times > 1:
-        raise ValueError(f"two [[sources]] of the recipe hold the {name[0]} scene {name[1]!r}; list it once")
-    return [Task(n, scene, source, recipe.criteria, staging) for n, (source, scene) in enumerate(pairs)]
+    def __str__(self) -> str:
+        return f"{self.scene.source}/{self.scene.name}"
 
 
-def build(
-    recipe: Recipe,
-    *,
-    workers: int = 1,
-    resume: bool = False,
-    on_start: Callable[[int], None] = lambda total: None,
-    on_scene: Callable[[StagedScene, bool], None] = lambda staged, is_new: None,
-) -> Manifest:
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Which scenes of a plan one of several machines runs: those whose number leaves `index` when divided by `of`."""
+
+    index: int = 0
+    of: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.index < self.of:
+            raise ValueError(f"a part must be I/N with 0 <= I < N, got {self.index}/{self.of}")
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.of}"
+
+    @property
+    def is_whole(self) -> bool:
+        """True if there is only one machine."""
+        return self.of == 1
+
+
+WHOLE = Part()
+
+
+def build(recipe: Recipe, executor: Executor, report: Report, *, resume: bool = False) -> Manifest:
     """Build the data set of `recipe` in its output folder and return its manifest.
 
-    `on_start` is told the number of scenes, `on_scene` each finished one and whether this run did it.
     Raises ValueError for an unusable recipe, input or output folder, OutputError when it cannot be written.
     """
-    check_dataset_name(recipe.name)
-    out = recipe.out
-    tasks = plan(recipe, out / STAGING_NAME)
-    if check_output(out, resume) == "complete":
+    if check_output(recipe, resume) == "complete":
         return finished(recipe)
-    out.mkdir(parents=True, exist_ok=True)
+    with prepared(recipe, WHOLE) as plan:
+        run_scenes(plan, recipe, executor, WHOLE, report)
+        report.packing()
+        return pack_plan(plan, recipe.out)
+
+
+def build_part(recipe: Recipe, executor: Executor, report: Report, part: Part) -> None:
+    """Run one machine's part of a build; `merge` makes the data set when all parts are there. Always resumes.
+
+    Raises like `build`.
+    """
+    if check_output(recipe, resume=True) == "complete":
+        raise ValueError(f"{recipe.out}: the parts are merged already; choose another --out")
+    with prepared(recipe, part) as plan:
+        run_scenes(plan, recipe, executor, part, report)
+
+
+def retry_failed(recipe: Recipe, executor: Executor, report: Report) -> Manifest:
+    """Run the failed scenes of a finished build again; what they give is added as the data set's next generation.
+
+    Shards that are there do not change. Raises like `build`.
+    """
+    base = finished(recipe)
+    if not base.failed_scenes:
+        return base
+    if base.versions["opencv"] != cv2.__version__:
+        raise ValueError(
+            f"{recipe.out}: was made with opencv {base.versions['opencv']}, this is {cv2.__version__}; keypoints may "
+            "differ: retry with the same version"
+        )
+    with prepared(recipe, WHOLE, base) as plan:
+        if len(plan) == 0:
+            shutil.rmtree(plan.folder)
+            raise ValueError(f"{recipe.out}: none of its {len(base.failed_scenes)} failed scenes is in the input now")
+        run_scenes(plan, recipe, executor, WHOLE, report)
+        report.packing()
+        return pack_plan(plan, recipe.out, base)
+
+
+def merge(out: Path, others: tuple[Path, ...] = ()) -> Manifest:
+    """Make the data set of a build whose parts were run apart, in `out` itself or also in `others`.
+
+    Raises ValueError when a part belongs to another build or when scenes are missing, naming how many of which part.
+    """
     staging = out / STAGING_NAME
-    staging.mkdir(exist_ok=True)
-    with only_one_build(staging):
-        remember_plan(staging, recipe, tasks)
-        remove_stale(staging)
-        remove_stale(out)
-        on_start(len(tasks))
-        todo = []
-        for task in tasks:
-            staged = read_staged(staging, task.number)
-            if staged is None:
-                todo.append(task)
-            else:
-                on_scene(staged, False)
-        for task in run_all(run_scene, todo, workers):
-            staged = read_staged(staging, task.number)
-            assert staged is not None
-            on_scene(staged, True)
-        manifest = pack(staging, len(tasks), out, recipe.name, recipe.max_shard_bytes, describe(recipe))
-    shutil.rmtree(staging)
+    if not staging.is_dir():
+        raise ValueError(f"{out}: no unfinished build here; run its parts with `build --shard-of I/N` first")
+    with locked(staging, WHOLE), Plan(staging) as plan:
+        for other in others:
+            _take_part(plan, staging, other / STAGING_NAME)
+        todo = unfinished(plan, staging, WHOLE)
+        if len(todo):
+            raise ValueError(
+                f"{out}: {len(todo):,} of {len(plan):,} scenes are not done, the first is number {todo[0]} "
+                f"({plan.scene(todo[0])[1].path}): run the parts that hold them again, then merge"
+            )
+        clean_staged(staging)
+        return pack_plan(plan, out)
+
+
+def _take_part(plan: Plan, staging: Path, other: Path) -> None:
+    """Move all finished scenes of another folder's build here. Raises ValueError when it is another build."""
+    with locked(other, WHOLE), Plan(other) as theirs:
+        if theirs.digest() != plan.digest():
+            raise ValueError(f"{other.parent}: was built with another recipe or other input than {staging.parent}")
+        for number in list(staged_numbers(other)):
+            take_staged(staging, other, number)
+
+
+def pack_plan(plan: Plan, out: Path, base: Manifest | None = None) -> Manifest:
+    """Pack the scenes of a plan, all of them staged, and remove the staging folder."""
+    recipe = plan.header["recipe"]
+    description = {name: plan.header[name] for name in ("criteria", "versions", "licences")}
+    remove_stale(out)
+    manifest = pack(
+        plan.folder,
+        len(plan),
+        out,
+        recipe["name"],
+        recipe["max_shard_bytes"],
+        description,
+        base=base,
+        known=_known_keys(plan, out, base) if base else frozenset(),
+    )
+    shutil.rmtree(plan.folder)
     return manifest
 
 
-def finished(recipe: Recipe) -> Manifest:
-    """The manifest of a build that is whole already. Raises ValueError when it was made with other criteria."""
-    manifest = read_manifest(recipe.out)
-    if manifest.criteria != describe(recipe)["criteria"]:
-        raise ValueError(f"{recipe.out}: holds a data set made with other criteria; choose another --out")
-    if (recipe.out / STAGING_NAME).exists():  # killed between the manifest and the clean-up
-        shutil.rmtree(recipe.out / STAGING_NAME)
-    return manifest
+def _known_keys(plan: Plan, out: Path, base: Manifest) -> Set[str]:
+    """The keys that the scenes of a plan have in the shards of `base` already."""
+    scenes = (plan.scene(number)[1] for number in range(len(plan)))
+    prefixes = {scene_prefix(scene.source, scene.name) for scene in scenes}
+    keys: set[str] = set()
+    for shard in open_shards(out, base):
+        with shard:
+            keys.update(key for key in map(shard.key, range(len(shard))) if prefix_of(key) in prefixes)
+    return keys
+
+
+@contextmanager
+def prepared(recipe: Recipe, part: Part, base: Manifest | None = None) -> Iterator[Plan]:
+    """The plan of a recipe in its output folder, which is locked against other builds of the same scenes."""
+    check_dataset_name(recipe.name)
+    staging = recipe.out / STAGING_NAME
+    staging.mkdir(parents=True, exist_ok=True)
+    with locked(staging, part):
+        if part.is_whole:
+            clean_staged(staging)
+        try:
+            plan = write_plan(staging, recipe, base)
+        except ValueError:
+            _undo(staging)
+            raise
+        with plan:
+            yield plan
+
+
+def _undo(staging: Path) -> None:
+    """Remove the folders of a build that could not be planned; no build that was begun is touched."""
+    if not (staging / PLAN_NAME).exists():
+        shutil.rmtree(staging)
+        with suppress(OSError):  # it holds a recipe, say
+            staging.parent.rmdir()
+
+
+def run_scenes(plan: Plan, recipe: Recipe, executor: Executor, part: Part, report: Report) -> None:
+    """Run all scenes of a part that are not done, the largest first."""
+    staging = recipe.out / STAGING_NAME
+    todo = unfinished(plan, staging, part)
+    total = len(range(part.index, len(plan), part.of))
+    report.start(total, total - len(todo))
+    tasks = (
+        Task(number, scene, recipe.sources[source], recipe.criteria, staging)
+        for number in plan.largest_first(todo).tolist()
+        for source, scene in [plan.scene(number)]
+    )
+    for task, failure in executor.run(run_scene, tasks):
+        if failure is not None:
+            with SceneStage(staging, task.number) as stage:
+                stage.finish(task.scene, Counts(), failure.message)
+        staged = read_staged(staging, task.number)
+        assert staged is not None
+        report.scene(staged)
+
+
+def unfinished(plan: Plan, staging: Path, part: Part) -> NDArray[np.int64]:
+    """The numbers of a part's scenes that are not staged, ascending."""
+    is_todo = np.zeros(len(plan), bool)
+    is_todo[part.index :: part.of] = True
+    for number in staged_numbers(staging):
+        is_todo[number] = False
+    return np.flatnonzero(is_todo)
 
 
 def run_scene(task: Task) -> None:
@@ -114,17 +251,19 @@ def run_scene(task: Task) -> None:
     tally, error = Tally(), ""
     with SceneStage(task.staging, task.number) as stage:
         try:
-            for sample in curate(
-                task.scene, task.source.views(task.scene), task.source.policy(task.scene), task.criteria, tally
-            ):
+            views, policy = task.source.views(task.scene), task.source.policy(task.scene)
+            for sample in curate(task.scene, views, policy, task.criteria, tally):
                 stage.add(sample)
         except (SceneError, cv2.error) as broken:
             error = str(broken)
+        except MemoryError:
+            error = f"{task.scene.path}: needs more memory than there is"
         stage.finish(task.scene, tally.counts(), error)
 
 
-def check_output(out: Path, resume: bool) -> str:
+def check_output(recipe: Recipe, resume: bool) -> str:
     """ "new", "resume" or "complete". Raises ValueError when the folder holds something a build must not touch."""
+    out = recipe.out
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: is a file; the output must be a folder")
     names = {p.name for p in out.iterdir()} if out.is_dir() else set()
@@ -141,51 +280,37 @@ def check_output(out: Path, resume: bool) -> str:
     return "new"
 
 
-def remember_plan(staging: Path, recipe: Recipe, tasks: list[Task]) -> None:
-    """Write the plan, or on resuming check that it is still the same. Raises ValueError saying what changed."""
-    now: dict[str, Any] = {"recipe": recipe.as_plain(), "scenes": [asdict(task.scene) for task in tasks]}
-    path = staging / PLAN_NAME
-    if not path.exists():
-        with atomic_write(path) as file:
-            file.write(json.dumps(now, indent=1).encode())
-        return
-    then = json.loads(path.read_text())
-    if then["recipe"] != json.loads(json.dumps(now["recipe"])):
-        raise ValueError(
-            f"{staging.parent}: the unfinished build has another recipe; use the same one, or another --out"
-        )
-    if then["scenes"] != now["scenes"]:
-        raise ValueError(
-            f"{staging.parent}: the unfinished build lists {len(then['scenes'])} scenes, the input now {len(tasks)} "
-            "or others; restore the input, or build in another --out"
-        )
+def finished(recipe: Recipe) -> Manifest:
+    """The manifest of a build that is whole already. Raises ValueError when it was made with other criteria."""
+    manifest = read_manifest(recipe.out)
+    if manifest.criteria != describe(recipe)["criteria"]:
+        raise ValueError(f"{recipe.out}: holds a data set made with other criteria; choose another --out")
+    staging = recipe.out / STAGING_NAME
+    if staging.exists() and _is_left_over(staging, manifest):
+        with locked(staging, WHOLE):
+            shutil.rmtree(staging)
+    return manifest
+
+
+def _is_left_over(staging: Path, manifest: Manifest) -> bool:
+    """True unless it builds upon the data set that is there: then a run was killed between manifest and clean-up."""
+    try:
+        with Plan(staging) as plan:
+            return bool(plan.header["base"] != manifest_hash(manifest))
+    except ValueError:  # killed within the clean-up
+        return True
 
 
 @contextmanager
-def only_one_build(staging: Path) -> Iterator[None]:
-    """Hold the staging folder's lock. Raises ValueError when another process builds here."""
-    with (staging / "lock").open("w") as file:
+def locked(staging: Path, part: Part) -> Iterator[None]:
+    """Hold the staging folder's lock: alone, or for a part beside other parts.
+
+    Raises ValueError when another process holds it.
+    """
+    with (staging / "lock").open("w") as whole, (staging / f"lock-{part.index}-of-{part.of}").open("w") as own:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(whole, (fcntl.LOCK_EX if part.is_whole else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(f"{staging.parent}: another build is running here; wait for it") from None
         yield
-
-
-def describe(recipe: Recipe) -> dict[str, Any]:
-    """What the manifest says about how the data set was made: no paths, no times, so a rebuild gives the same bytes."""
-    return {
-        "criteria": {"preset": recipe.preset, **asdict(recipe.criteria)},
-        "versions": {"mimic_wds": __version__, "opencv": cv2.__version__, "numpy": np.__version__},
-        "licences": licences(recipe),
-    }
-
-
-def licences(recipe: Recipe) -> dict[str, str]:
-    """The licence note of each kind of source; several notes of one kind are joined."""
-    notes: dict[str, list[str]] = {}
-    for source in recipe.sources:
-        known = notes.setdefault(source.name, [])
-        if source.licence and source.licence not in known:
-            known.append(source.licence)
-    return {name: "; ".join(known) for name, known in notes.items()}

@@ -6,6 +6,8 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from mimic_wds.curation.checks import is_plausible, is_zoom
+from mimic_wds.geometry.estimator import ESTIMATORS
 from mimic_wds.geometry.patches import PatchGrid
 from mimic_wds.pairs import DropReason, Image, Overlap
 from mimic_wds.settings import nearest
@@ -13,18 +15,29 @@ from mimic_wds.settings import nearest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Criteria:
-    """Thresholds of a build. Defaults: MIMIC's (arXiv 2306.15128, appendix C) with exact votes."""
+    """Thresholds of a build. Defaults: MIMIC's (arXiv 2306.15128) with exact votes; checks beyond it are off (0)."""
 
-    min_overlap: float = 0.50  #: a kept pair overlaps more than this ...
-    max_overlap: float = 0.75  #: ... and less than this (the paper's text says 70 %, its appendix and code 75 %)
-    size: int = 224  #: pixels; views are brought to size x size before anything is measured
-    fit: Literal["squash", "crop"] = "squash"  #: squash the aspect ratio (the paper), or crop the centre square
-    patch_size: int = 16
-    points_per_patch: int = 0  #: points that vote for a patch; 0 = all its pixels, exact; the paper draws 100
-    lowe_ratio: float = 0.7
-    min_matches: int = 11
-    ransac_px: float = 5.0
-    jpeg_quality: int = 95
+    min_overlap: float = 0.50  #: a kept pair overlaps more than this (section 3, appendix C) ...
+    max_overlap: float = 0.75  #: ... and less than this (section 3 says 70 %, appendix C and the code 75 %)
+    size: int = 224  #: pixels; views are brought to size x size before anything is measured (appendix C)
+    fit: Literal["squash", "crop"] = "squash"  #: squash the aspect ratio (appendix C), or crop the centre square
+    patch_size: int = 16  #: pixels (section 3)
+    estimator: str = "homography"  #: what measures the overlap (section 3): a name in geometry/estimator.py
+    points_per_patch: int = 0  #: points that vote for a patch; 0 = all its pixels, exact; the paper draws 100 (app. C)
+    lowe_ratio: float = 0.7  #: of a match's distance to the second best (appendix C)
+    min_matches: int = 11  #: that pass the ratio test (appendix C: more than 10)
+    ransac_px: float = 5.0  #: reprojection threshold (appendix C)
+    jpeg_quality: int = 95  #: of the stored views (the code's)
+
+    min_inliers: int = 0  #: matches that the homography must agree with
+    min_inlier_ratio: float = 0.0  #: share of the matches that it must agree with
+    max_scale: float = 0.0  #: drop homographies that fold a frame over or scale it by more than this
+    drop_zooms: bool = False  #: drop a pair when one view lies wholly within the other
+    min_texture: float = 0.0  #: Laplacian variance of a view (appendix C.1 asks 1000 of rendered ones)
+    min_hash_bits: int = 0  #: drop pairs whose difference hashes differ by fewer bits (of 64) from a kept one's
+    max_pairs_per_scene: int = 0  #: leave a scene when it has given so many
+    blur_faces: bool = False  #: blur the faces that a detector finds (docs/privacy.md)
+    image_filter: str = ""  #: "package.module:function" or an entry point that says which frames may be used
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_overlap < self.max_overlap <= 1:
@@ -37,6 +50,13 @@ class Criteria:
             raise ValueError("points_per_patch must be 0 or more and ransac_px above 0")
         if not 1 <= self.jpeg_quality <= 100:
             raise ValueError(f"jpeg_quality must lie in 1..100, got {self.jpeg_quality}")
+        if self.max_scale and self.max_scale <= 1:
+            raise ValueError(f"max_scale must be above 1, or 0 for no limit, got {self.max_scale}")
+        for name in ("min_inliers", "min_inlier_ratio", "min_texture", "min_hash_bits", "max_pairs_per_scene"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be 0 (off) or more, got {getattr(self, name)}")
+        if self.estimator not in ESTIMATORS:
+            raise ValueError(f"unknown estimator {self.estimator!r}{nearest(self.estimator, list(ESTIMATORS))}")
         _ = self.grid
 
     @property
@@ -45,12 +65,18 @@ class Criteria:
         return PatchGrid(self.size, self.size, self.patch_size)
 
     def judge(self, measured: Overlap | DropReason) -> Overlap | DropReason:
-        """Keep a measured overlap strictly within the bounds, else the reason why not."""
+        """Keep a measured overlap strictly within the bounds that passes the checks, else the reason why not."""
         if isinstance(measured, DropReason):
             return measured
+        if measured.num_inliers < max(self.min_inliers, self.min_inlier_ratio * measured.num_matches):
+            return DropReason.TOO_FEW_INLIERS
+        if self.max_scale and not is_plausible(measured.H_0to1, self.size, self.max_scale):
+            return DropReason.IMPLAUSIBLE_WARP
         if measured.ratio <= self.min_overlap:
             return DropReason.OVERLAP_TOO_SMALL
-        return DropReason.OVERLAP_TOO_LARGE if measured.ratio >= self.max_overlap else measured
+        if measured.ratio >= self.max_overlap:
+            return DropReason.OVERLAP_TOO_LARGE
+        return DropReason.ZOOM if self.drop_zooms and is_zoom(measured.H_0to1, self.size) else measured
 
 
 #: "default" mends the defects of the released code (exact votes); "paper" draws 100 points a patch as it did.

@@ -4,13 +4,18 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import cv2
 import numpy as np
 
+from mimic_wds.curation.checks import difference_hash, laplacian_variance
 from mimic_wds.curation.criteria import Criteria, fit_image
+from mimic_wds.curation.image_filter import keeps, load_image_filter
+from mimic_wds.curation.privacy import load_face_blur
 from mimic_wds.curation.selection import Candidate, Outcome, select
 from mimic_wds.geometry import features, overlap
+from mimic_wds.geometry.estimator import ESTIMATORS, OverlapEstimator
 from mimic_wds.geometry.features import Features
 from mimic_wds.pairs import Counts, DropReason, Fault, Image, Overlap, PairSample, Policy, Scene, View
 from mimic_wds.storage.layout import sample_key
@@ -48,17 +53,64 @@ def curate(
     scene: Scene, views: Iterable[View | Fault], policy: Policy, criteria: Criteria, tally: Tally
 ) -> Iterator[PairSample]:
     """Yield the kept pairs of a scene in order, counting every view, fault and candidate in `tally`."""
-    described = describe(views, criteria, tally)
-    for candidate in select(policy, described, lambda a, b: judge(scene, a, b, criteria)):
-        if isinstance(candidate.outcome, Overlap):
-            tally.kept += 1
-            yield pack(scene, candidate, candidate.outcome, criteria)
-        else:
-            tally.dropped[candidate.outcome.value] += 1
+    estimator, kept = make_estimator(criteria), Kept(criteria.min_hash_bits)
+    described = describe(views, criteria, estimator, tally)
+    for candidate in select(policy, described, lambda a, b: judge(scene, a, b, criteria, estimator)):
+        outcome = candidate.outcome
+        if isinstance(outcome, Overlap):
+            sample = pack(scene, candidate, outcome, criteria)
+            outcome = kept.refuses(sample.key, candidate.view0.image, candidate.view1.image) or outcome
+        if isinstance(outcome, DropReason):
+            tally.dropped[outcome.value] += 1
+            continue
+        tally.kept += 1
+        yield sample
+        if tally.kept == criteria.max_pairs_per_scene:
+            return
 
 
-def describe(views: Iterable[View | Fault], criteria: Criteria, tally: Tally) -> Iterator[DescribedView]:
+def make_estimator(criteria: Criteria) -> OverlapEstimator:
+    """The estimator that the criteria name."""
+    return ESTIMATORS[criteria.estimator](
+        lowe_ratio=criteria.lowe_ratio,
+        min_matches=criteria.min_matches,
+        ransac_px=criteria.ransac_px,
+        points_per_patch=criteria.points_per_patch,
+    )
+
+
+class Kept:
+    """The kept pairs of a scene, to tell another one that is the same or nearly so."""
+
+    def __init__(self, min_hash_bits: int):
+        self._min_bits = min_hash_bits
+        self._keys: set[str] = set()
+        self._hashes: list[tuple[int, int]] = []
+
+    def refuses(self, key: str, image0: Image, image1: Image) -> DropReason | None:
+        """Why a pair must not be kept beside the others; if None, it is one of them from now on."""
+        if key in self._keys:
+            return DropReason.DUPLICATE_KEY
+        if self._min_bits:
+            looks = difference_hash(image0), difference_hash(image1)
+            if any(self._is_near(looks, other) for other in self._hashes):
+                return DropReason.NEAR_DUPLICATE
+            self._hashes.append(looks)
+        self._keys.add(key)
+        return None
+
+    def _is_near(self, looks: tuple[int, int], other: tuple[int, int]) -> bool:
+        """True if both views are near those of the other pair."""
+        return all((a ^ b).bit_count() < self._min_bits for a, b in zip(looks, other, strict=True))
+
+
+def describe(
+    views: Iterable[View | Fault], criteria: Criteria, estimator: OverlapEstimator, tally: Tally
+) -> Iterator[DescribedView]:
     """Bring each view to size and compute its features; count what cannot be used."""
+    spec = criteria.image_filter
+    allowed = partial(keeps, load_image_filter(spec), spec) if spec else None
+    blur = load_face_blur() if criteria.blur_faces else None
     for view in views:
         if isinstance(view, Fault):
             tally.faults[view.reason] += 1
@@ -66,26 +118,27 @@ def describe(views: Iterable[View | Fault], criteria: Criteria, tally: Tally) ->
                 yield DescribedView(frame=view.frame, unusable=DropReason.UNREADABLE)
             continue
         tally.views += 1
-        image = fit_image(view.image, criteria)
-        yield DescribedView(frame=view.frame, image=image, features=features.extract(image), time_s=view.time_s)
+        if allowed is not None and not allowed(view):
+            yield DescribedView(frame=view.frame, unusable=DropReason.VETOED)
+            continue
+        image = fit_image(blur(view.image)[0] if blur else view.image, criteria)
+        if criteria.min_texture and laplacian_variance(image) < criteria.min_texture:
+            yield DescribedView(frame=view.frame, unusable=DropReason.LOW_TEXTURE)
+            continue
+        yield DescribedView(frame=view.frame, image=image, features=estimator.describe(image), time_s=view.time_s)
 
 
-def judge(scene: Scene, view0: DescribedView, view1: DescribedView, criteria: Criteria) -> Outcome:
+def judge(
+    scene: Scene, view0: DescribedView, view1: DescribedView, criteria: Criteria, estimator: OverlapEstimator
+) -> Outcome:
     """Measure the overlap of two views and hold it against the criteria."""
     if unusable := view0.unusable or view1.unusable:
         return unusable
     key = sample_key(scene.source, scene.name, view0.frame, view1.frame)
-    measured = overlap.measure(
-        view0.features,
-        view1.features,
-        criteria.grid,
-        ratio=criteria.lowe_ratio,
-        min_matches=criteria.min_matches,
-        ransac_px=criteria.ransac_px,
-        num_points=criteria.points_per_patch,
-        rng=pair_generator(key, criteria),
+    rng = pair_generator(key, criteria)
+    return criteria.judge(
+        estimator.measure(view0.image, view0.features, view1.image, view1.features, criteria.grid, rng)
     )
-    return criteria.judge(measured)
 
 
 def pair_generator(key: str, criteria: Criteria) -> np.random.Generator | None:

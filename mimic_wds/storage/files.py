@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,7 +22,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
     Raises OutputError when the file system refuses; errors of the caller (of reading its input, say) pass unchanged.
     """
-    temporary = path.with_name(f".{path.name}{_MARK}{os.getpid()}")
+    temporary = path.with_name(f".{path.name}{_MARK}{platform.node()}-{os.getpid()}")  # several machines may share it
     try:
         with io.BufferedWriter(_open(temporary, path)) as file:
             yield file

@@ -5,6 +5,8 @@ import re
 import unicodedata
 
 MANIFEST_NAME = "manifest.json"
+SCENES_NAME = "scenes.jsonl"  #: what became of each scene
+REPORT_NAME = "build-report.json"  #: how the last build went: times, rates; not part of what is described
 STAGING_NAME = ".build"  #: folder of an unfinished build
 
 #: Members of a sample in their order in the tar; their names are KEY.MEMBER.
@@ -56,15 +58,19 @@ def _looks_hashed(text: str) -> bool:
 
 def sample_key(source: str, scene: str, frame0: str, frame1: str) -> str:
     """Key of a pair, the same in every build: "source_scene_frame0_frame1", at most 91 characters of [a-z0-9_-]."""
-    parts = (
-        slug(source, _SOURCE_LIMIT),
-        slug(scene, _SCENE_LIMIT),
-        slug(frame0, _FRAME_LIMIT),
-        slug(frame1, _FRAME_LIMIT),
-    )
-    key = "_".join(parts)
+    key = "_".join((scene_prefix(source, scene), slug(frame0, _FRAME_LIMIT), slug(frame1, _FRAME_LIMIT)))
     assert len(key) <= MAX_KEY
     return key
+
+
+def scene_prefix(source: str, scene: str) -> str:
+    """What the keys of a scene begin with, before the second "_"."""
+    return f"{slug(source, _SOURCE_LIMIT)}_{slug(scene, _SCENE_LIMIT)}"
+
+
+def prefix_of(key: str) -> str:
+    """The `scene_prefix` of a key."""
+    return "_".join(key.split("_", 2)[:2])
 
 
 def is_key(text: str) -> bool:

@@ -162,8 +162,10 @@ def check_sample(
     for number, data in enumerate((sample.image0_jpg, sample.image1_jpg)):
         yield from _picture(number, data, sample.size)
     homography_is_sound = _invertible(sample.H_0to1)
-    if not homography_is_sound:
+    if not homography_is_sound and not (may_lack_homography(manifest) and lacks_homography(sample)):
         yield "homography", "is not finite or cannot be inverted"
+    if homography_is_sound and sample.num_inliers < 0:
+        yield "homography", f"is there, its number of inliers is {sample.num_inliers}"
     grid_fits = yield from _correspondences(sample)
     if not grid_fits:
         return
@@ -220,9 +222,24 @@ def _correspondences(sample: PairSample) -> Generator[tuple[str, str], None, boo
     return True
 
 
+def may_lack_homography(manifest: Manifest) -> bool:
+    """True for an imported data set: its pairs were made by others, who may not tell."""
+    return manifest.criteria.get("preset") == "import"
+
+
+def lacks_homography(sample: PairSample) -> bool:
+    """True if the sample says that its homography is not known: nine zeros, and -1 inliers."""
+    return sample.num_inliers == -1 and not sample.H_0to1.any()
+
+
 def _overlap(sample: PairSample, manifest: Manifest) -> Iterator[tuple[str, str]]:
-    """The stored overlap against the correspondences and the criteria."""
-    counted = np.count_nonzero(sample.corr_0to1 >= 0) / len(sample.corr_0to1)
+    """The stored overlap against the correspondences and the criteria.
+
+    Without homography and correspondences it is not known: -1.
+    """
+    counted = float(np.count_nonzero(sample.corr_0to1 >= 0) / len(sample.corr_0to1))
+    if counted == 0 and may_lack_homography(manifest) and lacks_homography(sample):
+        counted = -1.0
     if sample.overlap != counted:
         yield "overlap", f"is stored as {sample.overlap}, the correspondences give {counted}"
     low, high = manifest.criteria.get("min_overlap"), manifest.criteria.get("max_overlap")

@@ -24,14 +24,15 @@ class ShardWriter:
     Without any sample no file is written. After leaving, `index` and `info()` describe the shard.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, *, hashed: bool = True):
+        """`hashed`: whether `info` will be asked for; hashing takes as long as copying."""
         self.path = path
         self.keys: list[str] = []
         self.num_bytes = 0
         self._known: set[str] = set()
         self._spans: list[list[tuple[int, int]]] = []
         self._sources: Counter[str] = Counter()
-        self._hash = hashlib.sha256()
+        self._hash = hashlib.sha256() if hashed else None
         self._stack = ExitStack()
         self._file: BinaryIO | None = None
 
@@ -84,6 +85,7 @@ class ShardWriter:
 
     def info(self, generation: int = 0) -> ShardInfo:
         """What the manifest says about this shard (after it is closed)."""
+        assert self._hash is not None
         return ShardInfo(
             name=self.path.name,
             bytes=self.num_bytes,
@@ -97,7 +99,8 @@ class ShardWriter:
         if self._file is None:
             self._file = self._stack.enter_context(atomic_write(self.path))
         self._file.write(data)
-        self._hash.update(data)
+        if self._hash is not None:
+            self._hash.update(data)
         self.num_bytes += len(data)
 
 

@@ -236,7 +236,7 @@ def test_ctrl_c_is_exit_code_130(clips, tmp_path):
         [*map(str, args), "--workers", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     )
     deadline = time.monotonic() + 60
-    while not list((tmp_path / "out").glob(".build/*.json")) and time.monotonic() < deadline:
+    while not list((tmp_path / "out").glob(".build/*/*.json")) and time.monotonic() < deadline:
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)
     _, stderr = process.communicate(timeout=60)

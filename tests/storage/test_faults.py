@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -234,7 +235,7 @@ def test_sigkill_while_writing_leaves_no_shard_and_the_next_run_cleans_up(tmp_pa
     process.send_signal(signal.SIGKILL)
     process.communicate()
     names = sorted(p.name for p in tmp_path.iterdir())
-    assert names == [f".x.tar.tmp-{process.pid}", "old.tar"]
+    assert names == [f".x.tar.tmp-{platform.node()}-{process.pid}", "old.tar"]
     remove_stale(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["old.tar"]
 

@@ -20,13 +20,16 @@ from hypothesis.extra.numpy import arrays
 from samples import make_data_set, make_sample, stage
 
 from mimic_wds.pairs import PairSample
+from mimic_wds.storage import packing
 from mimic_wds.storage.index import index_tar, read_index, write_index
 from mimic_wds.storage.layout import MEMBERS, check_dataset_name, is_key, sample_key, slug
 from mimic_wds.storage.manifest import Manifest, ShardInfo, manifest_hash, read_manifest
 from mimic_wds.storage.packing import pack
 from mimic_wds.storage.reader import Shard, open_shards
 from mimic_wds.storage.sample import FIELDS, decode, encode
-from mimic_wds.storage.staging import read_staged
+from mimic_wds.storage.scenes import read_scenes
+from mimic_wds.storage.staging import read_staged, scene_tar, staged_numbers
+from mimic_wds.storage.tar import header
 from mimic_wds.storage.writer import ShardWriter
 
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=0, max_size=60)
@@ -184,12 +187,67 @@ def test_packing_gives_the_same_bytes_whatever_the_order_of_staging(tmp_path):
     assert manifest_hash(again) == manifest_hash(manifest)
 
 
-def test_equal_keys_of_two_scenes_are_refused_by_name(tmp_path):
-    for number in range(2):
-        stage(tmp_path / "staging", number, [make_sample(0)], scene=f"copy{number}.mp4")
-    with pytest.raises(ValueError, match=r"comes from both /in/copy0\.mp4 and /in/copy1\.mp4"):
-        pack(tmp_path / "staging", 2, tmp_path, "tiny", 10**6, {"criteria": {}, "versions": {}, "licences": {}})
-    assert not (tmp_path / "manifest.json").exists()
+def test_of_equal_keys_in_two_scenes_the_second_is_dropped_and_counted(tmp_path):
+    stage(tmp_path / "staging", 0, [make_sample(0), make_sample(1)], scene="copy0.mp4")
+    stage(tmp_path / "staging", 1, [make_sample(5, scene="other.mp4")], scene="other.mp4")
+    stage(tmp_path / "staging", 2, [make_sample(1), make_sample(2)], scene="copy2.mp4")
+    manifest = pack(tmp_path / "staging", 3, tmp_path, "tiny", 10**6, {"criteria": {}, "versions": {}, "licences": {}})
+    assert manifest.num_samples == manifest.kept["video"] == sum(manifest.overlap_histogram.counts) == 4
+    assert manifest.dropped["video"] == {"duplicate_key": 1, "too_few_matches": 6}
+    assert manifest.candidates["video"] == 11
+    lines = list(read_scenes(tmp_path / "scenes.jsonl"))
+    assert [(line.scene, line.kept, line.dropped.get("duplicate_key", 0)) for line in lines] == [
+        ("copy0.mp4", 2, 0),
+        ("other.mp4", 1, 0),
+        ("copy2.mp4", 1, 1),
+    ]
+
+
+def test_a_next_generation_adds_shards_and_replaces_the_outcomes_of_scenes_run_again(tmp_path):
+    out, description = tmp_path / "tiny", {"criteria": {}, "versions": {}, "licences": {}}
+    out.mkdir()
+    stage(tmp_path / "s0", 0, [make_sample(0, scene="a.mp4")], scene="a.mp4")
+    stage(tmp_path / "s0", 1, [make_sample(10, scene="b.mp4")], scene="b.mp4", error="/in/b.mp4: cut short")
+    first = pack(tmp_path / "s0", 2, out, "tiny", 10**6, description)
+    before = contents(out)
+    samples = [make_sample(n, scene="b.mp4") for n in (10, 11, 12)]
+    stage(tmp_path / "s1", 0, samples, scene="b.mp4")
+    second = pack(tmp_path / "s1", 1, out, "tiny", 10**6, description, base=first, known={samples[0].key})
+    assert second.shards[0] == first.shards[0]
+    assert (second.id, second.generation) == (first.id, 1)
+    assert [(s.name, s.samples, s.generation) for s in second.shards] == [
+        ("tiny-000000.tar", 2, 0),
+        ("tiny-000001.tar", 2, 1),
+    ]
+    assert {name: data for name, data in contents(out).items() if name in before} | {
+        name: before[name] for name in ("manifest.json", "scenes.jsonl")
+    } == before
+    assert second.kept["video"] == second.num_samples == sum(second.overlap_histogram.counts) == 4
+    assert second.scenes == {"video": 2}
+    assert first.failed_scenes == {"video/b.mp4": "b.mp4: cut short"}
+    assert second.failed_scenes == {}
+
+
+def test_packing_removes_the_staged_samples_that_are_in_shards(tmp_path):
+    staging, out = tmp_path / "staging", tmp_path / "tiny"
+    for number in range(6):
+        stage(staging, number, [make_sample(10 * number, scene=f"{number}.mp4")], scene=f"{number}.mp4")
+    one = scene_tar(staging, 0).stat().st_size
+    left = []
+    real = packing.write_index
+
+    def write_index(path, index):
+        left.append(sum(scene_tar(staging, number).exists() for number in range(6)))
+        real(path, index)
+
+    out.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "write_index", write_index)
+        pack(staging, 6, out, "tiny", 3 * one, {"criteria": {}, "versions": {}, "licences": {}})
+    assert left == sorted(left, reverse=True)
+    assert len(left) >= 2
+    assert left[-1] < 6
+    assert sorted(staged_numbers(staging)) == [0, 1, 2, 3, 4, 5]
 
 
 def test_manifest_counts_come_from_the_scenes(tmp_path):
@@ -252,7 +310,7 @@ def test_the_writer_refuses_malformed_keys(tmp_path, key):
 def test_two_views_of_the_same_name_are_refused_at_once(tmp_path):
     with pytest.raises(ValueError, match=r"comes twice; two views of scene 'clip\.mp4'"):
         stage(tmp_path, 0, [make_sample(0), make_sample(0)])
-    assert list(tmp_path.iterdir()) == []
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_a_scene_is_done_when_its_outcome_is_there(tmp_path):
@@ -264,7 +322,10 @@ def test_a_scene_is_done_when_its_outcome_is_there(tmp_path):
     assert first.overlaps == (0.75, 0.75)
     assert (first.error, first.counts.candidates) == ("", 4)
     assert (second.error, second.keys) == ("empty.mp4: no frames", ())
-    assert set(contents(tmp_path)) == {"000000.tar", "000000.idx", "000000.json", "000001.json"}
+    assert set(contents(tmp_path / "000000")) == {"000.tar", "000.idx", "000.json", "001.json"}
+    stage(tmp_path, 1_234_567, [])
+    assert (tmp_path / "001234" / "567.json").exists()
+    assert sorted(staged_numbers(tmp_path)) == [0, 1, 1_234_567]
 
 
 OPENED = """
@@ -291,3 +352,19 @@ def test_the_document_names_every_field():
     text = (Path(__file__).parents[2] / "docs" / "shard-format.md").read_text()
     named = set(re.findall(r"`(\w+)`", text))
     assert {*FIELDS, *(field.name for cls in (Manifest, ShardInfo) for field in fields(cls))} <= named
+
+
+@given(
+    name=st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=100),
+    length=st.integers(0, 8**11 - 1),
+)
+def test_headers_are_those_of_tarfile(name, length):
+    info = tarfile.TarInfo(name)
+    info.size, info.mode, info.mtime = length, 0o644, 0
+    assert header(name, length) == info.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict")
+
+
+@pytest.mark.parametrize(("name", "length"), [("x" * 101, 1), ("x", 8**11), ("ü", 1)])
+def test_what_no_header_can_say_is_refused(name, length):
+    with pytest.raises(ValueError, match=r"USTAR|ascii"):
+        header(name, length)

@@ -71,11 +71,12 @@ def test_a_full_file_system_leaves_other_files_alone(tmp_path):
 
 
 KILLED_AT = """
-import os, signal, sys
+import os, shutil, signal, sys
 from pathlib import Path
 sys.path[:0] = {path!r}
 from mimic_wds.storage.packing import pack
 staging, out = Path(sys.argv[1]), Path(sys.argv[2])
+description = dict(criteria=dict(), versions=dict(), licences=dict())
 real, calls = os.fsync, 0
 
 def fsync(descriptor):
@@ -88,9 +89,11 @@ def fsync(descriptor):
 os.fsync = fsync
 for at in range(1, 100):
     (out / str(at)).mkdir(parents=True)
+    copy = staging.with_name(f"staging{{at}}")
+    shutil.copytree(staging, copy)
     child = os.fork()
     if child == 0:
-        pack(staging, 3, out / str(at), "tiny", 30_000, dict(criteria=dict(), versions=dict(), licences=dict()))
+        pack(copy, 3, out / str(at), "tiny", 30_000, description)
         os._exit(0)
     if os.waitpid(child, 0)[1] == 0:
         break
@@ -112,7 +115,14 @@ def test_packing_killed_at_any_sync_leaves_whole_files_and_repeats_to_the_same_b
         assert left.items() <= whole.items(), folder.name
         assert ("manifest.json" in left) is (folder is killed[-1])
         remove_stale(folder)
-        pack(tmp_path / "staging", 3, folder, "tiny", 30_000, {"criteria": {}, "versions": {}, "licences": {}})
+        pack(
+            tmp_path / f"staging{folder.name}",
+            3,
+            folder,
+            "tiny",
+            30_000,
+            {"criteria": {}, "versions": {}, "licences": {}},
+        )
         assert contents(folder) == whole
 
 
