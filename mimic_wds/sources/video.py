@@ -1,7 +1,12 @@
-"""Videos: frames on a regular grid in seconds or in frames, read in one sequential pass."""
+"""Videos: frames on a regular grid in seconds or in frames, read in one sequential pass.
 
-from collections.abc import Iterator
+What other sources of video share is here too: `read_grid` for a regular grid, `read_at` for frames at given times.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import cv2
@@ -18,6 +23,9 @@ COMPLETE = 0.95
 #: Time stamps are exact to this many seconds: a frame so much before a tick of the grid is at the tick.
 CLOCK_S = 1e-5
 
+#: `read_at` seeks to so long before the first time wanted, and only when it saves more than this.
+RUN_UP_S = 5.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Video:
@@ -33,10 +41,7 @@ class Video:
     licence: str = ""  #: goes into the manifest
 
     def __post_init__(self) -> None:
-        if self.every_frames < 0 or (self.every_frames == 0 and not self.every_s > 0):
-            raise ValueError(
-                f"every_s must be above 0 and every_frames 0 or more, got {self.every_s} and {self.every_frames}"
-            )
+        check_grid(self.every_s, self.every_frames)
 
     def policy(self, scene: Scene) -> Policy:
         """Consecutive frames."""
@@ -49,51 +54,143 @@ class Video:
             files = [root] if root.is_file() else walk_files(root, VIDEO_SUFFIXES)
             if not files:
                 raise ValueError(f"{root}: no videos here or below; expected {', '.join(sorted(VIDEO_SUFFIXES))}")
-            base = root.resolve().parent
-            scenes += [
-                Scene(
-                    source=self.name,
-                    name=file.resolve().relative_to(base).as_posix(),
-                    path=str(file),
-                    num_bytes=file.stat().st_size,
-                )
-                for file in files
-            ]
+            scenes += [video_scene(self.name, relative_name(file, root), file) for file in files]
         return sorted(check_unique(scenes), key=lambda scene: natural_key(scene.name))
 
     def views(self, scene: Scene) -> Iterator[View | Fault]:
         """The frames of the grid, upright by the rotation in the file's metadata. Raises SceneError if none decodes."""
-        capture = cv2.VideoCapture(scene.path, cv2.CAP_FFMPEG)
-        try:
-            if not capture.isOpened():
-                raise SceneError(f"{scene.path}: cannot be opened as a video")
-            yield from self._grid(capture, scene)
-        finally:
-            capture.release()
+        return read_grid(scene.path, every_s=self.every_s, every_frames=self.every_frames)
 
-    def _grid(self, capture: cv2.VideoCapture, scene: Scene) -> Iterator[View | Fault]:
-        """Grab every frame in order, decode to pixels only those of the grid."""
-        fps = capture.get(cv2.CAP_PROP_FPS)
-        clock = _Clock(fps)
-        tick, index = 0, 0
-        while capture.grab():
-            time_s = clock.read(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000, index)
-            ticks = (time_s + CLOCK_S) / self.every_s
-            due = index % self.every_frames == 0 if self.every_frames else ticks >= tick
-            if due:
-                tick = int(ticks) + 1  # a stretch without frames (variable frame rate) is skipped, not made up for
-                ok, bgr = capture.retrieve()
-                if ok:
-                    rgb = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
-                    yield View(image=rgb, frame=f"{index:06d}", time_s=time_s)
-                else:
-                    yield Fault("unreadable_frame", f"{scene.path}: frame {index}", frame=f"{index:06d}")
-            index += 1
-        if index == 0:
-            raise SceneError(f"{scene.path}: opens as a video but no frame can be decoded")
+
+def relative_name(path: Path, root: Path) -> str:
+    """The name of a scene at `path`, found at or below `root`: relative to the parent of `root`, links not followed."""
+    return "/".join([root.resolve().name, *path.relative_to(root).parts])
+
+
+def video_scene(source: str, name: str, file: Path) -> Scene:
+    """A scene that is one video file."""
+    return Scene(source=source, name=name, path=str(file), num_bytes=file.stat().st_size)
+
+
+def check_grid(every_s: float, every_frames: int) -> None:
+    """Raise ValueError unless the two options name a grid."""
+    if every_frames < 0 or (every_frames == 0 and not every_s > 0):
+        raise ValueError(f"every_s must be above 0 and every_frames 0 or more, got {every_s} and {every_frames}")
+
+
+class Grid:
+    """Says of each frame in order whether it is on a regular grid: the first at or after each tick."""
+
+    def __init__(self, every_s: float, every_frames: int = 0):
+        check_grid(every_s, every_frames)
+        self.every_s, self.every_frames = every_s, every_frames
+        self._tick = 0
+
+    def has(self, index: int, time_s: float) -> bool:
+        """True for a frame of the grid; `time_s` counts from the first frame."""
+        if self.every_frames:
+            return index % self.every_frames == 0
+        ticks = (time_s + CLOCK_S) / self.every_s
+        if ticks < self._tick:
+            return False
+        self._tick = int(ticks) + 1  # a stretch without frames (variable frame rate) is skipped, not made up for
+        return True
+
+
+def read_grid(path: str, *, every_s: float, every_frames: int = 0, upright: bool = True) -> Iterator[View | Fault]:
+    """The frames of a video on a grid: every frame is grabbed, in order, those of the grid are decoded to pixels.
+
+    Frames are called by their number. `upright` turns them by the rotation in the file's metadata. When clearly fewer
+    frames decode than the header promises, a Fault without frame comes last. Raises SceneError if none decodes.
+    """
+    with opened(path, upright=upright) as capture:
+        grid, index = Grid(every_s, every_frames), -1
+        for index, time_s in grab(capture):
+            if grid.has(index, time_s):
+                yield retrieve(capture, path, f"{index:06d}", time_s)
+        if index < 0:
+            raise SceneError(f"{path}: opens as a video but no frame can be decoded")
         promised = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        if index < COMPLETE * promised:
-            yield Fault("video_cut_short", f"{scene.path}: {index} of {promised:.0f} frames decode")
+        if index + 1 < COMPLETE * promised:
+            yield Fault("video_cut_short", f"{path}: {index + 1} of {promised:.0f} frames decode")
+
+
+def read_at(path: str, times_s: Sequence[float], names: Sequence[str]) -> Iterator[View | Fault]:
+    """The frames of a video nearest to the given times (ascending, in seconds from its first frame), upright.
+
+    The frame for `times_s[i]` is called `names[i]`; where the video has one frame for several times it stands for the
+    last of them, and none is taken from after the last time. A far start is sought, then frames are read in order. When
+    the video ends before the last time, a Fault without frame comes last. Raises SceneError if it has none for any.
+    """
+    wanted, found, last_s = 0, 0, 0.0
+    with opened(path) as capture:
+        reach_s = half_frame_s(capture) + CLOCK_S
+        for _, last_s in grab(capture, seek=(path, times_s[0] - RUN_UP_S)):
+            if last_s > times_s[-1] + reach_s:
+                break
+            if last_s + reach_s < times_s[wanted]:
+                continue
+            while wanted + 1 < len(times_s) and times_s[wanted + 1] <= last_s + reach_s:
+                wanted += 1
+            yield retrieve(capture, path, names[wanted], last_s)
+            wanted, found = wanted + 1, found + 1
+            if wanted == len(times_s):
+                return
+    if not found:
+        span = f"{times_s[0]:.3f} to {times_s[-1]:.3f} s"
+        raise SceneError(f"{path}: read to {last_s:.3f} s, has no frame within the {span} wanted")
+    yield Fault("video_cut_short", f"{path}: read to {last_s:.3f} s; no frame for {len(times_s) - wanted} later times")
+
+
+@contextmanager
+def opened(path: str, *, upright: bool = True) -> Iterator[cv2.VideoCapture]:
+    """An open video, released at the end. Raises SceneError when it cannot be opened."""
+    capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG)
+    try:
+        if not capture.isOpened():
+            raise SceneError(f"{path}: cannot be opened as a video")
+        if not upright:
+            capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
+        yield capture
+    finally:
+        capture.release()
+
+
+def half_frame_s(capture: cv2.VideoCapture) -> float:
+    """Half the time between two frames, in seconds, by the video's own frame rate."""
+    fps = capture.get(cv2.CAP_PROP_FPS)
+    return 0.5 / fps if fps > 0 else 0.5 / 25
+
+
+def grab(capture: cv2.VideoCapture, seek: tuple[str, float] | None = None) -> Iterator[tuple[int, float]]:
+    """Grab the frames in order: number and time of each, in seconds from the first, so that it can be retrieved.
+
+    With `seek`, the path and a time, the frames between the first and some frame before that time are left out if they
+    are many; numbers then count what is grabbed.
+    """
+    clock, index = _Clock(capture.get(cv2.CAP_PROP_FPS)), 0
+    while capture.grab():
+        stamp_s = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        yield index, clock.read(stamp_s, index)
+        if index == 0 and seek is not None and seek[1] > RUN_UP_S:
+            _seek(capture, seek[0], stamp_s + seek[1])
+        index += 1
+
+
+def _seek(capture: cv2.VideoCapture, path: str, to_s: float) -> None:
+    """Go to a frame at or before `to_s`; back to the second frame when the file cannot be sought."""
+    capture.set(cv2.CAP_PROP_POS_MSEC, to_s * 1000)
+    if not (capture.grab() and 0 < capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 <= to_s + CLOCK_S):
+        capture.open(path, cv2.CAP_FFMPEG)
+        capture.grab()
+
+
+def retrieve(capture: cv2.VideoCapture, path: str, frame: str, time_s: float) -> View | Fault:
+    """The frame just grabbed, as the view called `frame`."""
+    ok, bgr = capture.retrieve()
+    if not ok:
+        return Fault("unreadable_frame", f"{path}: frame {frame}", frame=frame)
+    return View(image=np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8), frame=frame, time_s=time_s)
 
 
 class _Clock:
