@@ -59,12 +59,20 @@ def texture(seed: int, height: int, width: int) -> np.ndarray:
     return (np.mean(layers, axis=0) * 255).clip(0, 255).astype(np.uint8)
 
 
-def write_pan(path: Path, num_frames: int, step: int = 64, seed: int = 0, side: int = 224) -> Path:
-    """A view of `side` pixels panning over a texture, `step` pixels a frame: neighbours overlap by 1 - step / side."""
+def write_pan(
+    path: Path, num_frames: int, step: int = 64, seed: int = 0, side: int = 224, marked: bool = False
+) -> Path:
+    """A view of `side` pixels panning over a texture, `step` pixels a frame: neighbours overlap by 1 - step / side.
+
+    marked: with a white corner in every frame.
+    """
     canvas = texture(seed, side, side + step * num_frames)
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 1.0, (side, side))
     assert writer.isOpened()
     for number in range(num_frames):
-        writer.write(canvas[:, number * step : number * step + side])
+        frame = canvas[:, number * step : number * step + side].copy()
+        if marked:
+            frame[:16, :16] = 255
+        writer.write(frame)
     writer.release()
     return path
