@@ -112,3 +112,9 @@ def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def slowly(image: object) -> bool:
+    """An image filter that keeps every frame and takes its time."""
+    time.sleep(0.2)
+    return True

@@ -6,8 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from videos import write_pan
 
+from mimic_wds.curation import build as building
 from mimic_wds.curation.executors.base import make_executor
+from mimic_wds.curation.recipe import make_recipe
+from mimic_wds.curation.report import Report
 
 sys.path.append(str(Path(__file__).parent))  # worker processes search where we do
 import executor_tasks as do
@@ -55,6 +59,43 @@ def test_a_lost_machine_costs_no_task(tmp_path, cluster):
     assert sorted(runs[:3]) == [1, 2, 2]  # two were under way on the lost machine
     assert runs[3:] == [1] * 7
     assert not ray.is_initialized()
+
+
+def test_a_build_that_loses_a_machine_gives_the_same_bytes(tmp_path, cluster):
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    for number in range(12):
+        write_pan(clips / f"{number:02}.avi", 5, seed=number)
+
+    def build(out, executor):
+        made = make_recipe(
+            name="pans",
+            out=out,
+            preset_name="default",
+            criteria={"image_filter": "executor_tasks:slowly"},
+            sources=[{"source": "video", "paths": [str(clips)], "retry": False}],
+            where="test",
+        )
+        return building.build(made, executor, Report({}))
+
+    machine = cluster.add_node(num_cpus=2, object_store_memory=STORE_BYTES)
+    out, before = tmp_path / "a" / "pans", []
+
+    def lose_machine() -> None:
+        wait_until(lambda: len(list(out.glob(".build/*/*.json"))) >= 2)
+        before.extend(out.glob(".build/*/*.json"))
+        cluster.remove_node(machine, allow_graceful=False)
+
+    thread = threading.Thread(target=lose_machine)
+    thread.start()
+    manifest = build(out, make_executor("ray", address=cluster.address))
+    thread.join()
+    assert 2 <= len(before) < 12
+    assert (manifest.failed_scenes, manifest.kept) == ({}, {"video": 48})
+    build(tmp_path / "b" / "pans", make_executor("serial", workers=1))
+    files = {path.name for path in out.iterdir()}
+    assert files == {path.name for path in (tmp_path / "b" / "pans").iterdir()} >= {"pans-000000.tar", "scenes.jsonl"}
+    assert all((out / name).read_bytes() == (tmp_path / "b" / "pans" / name).read_bytes() for name in files)
 
 
 def test_workers_limits_how_many_run_at_once(tmp_path, cluster):
