@@ -4,7 +4,6 @@ A scene is the unit of work and of resumption: one that is staged is not run aga
 shards, so neither the executor, the number of workers, the machines nor an interruption changes a byte.
 """
 
-import fcntl
 import shutil
 from collections.abc import Iterator, Set
 from contextlib import contextmanager, suppress
@@ -25,14 +24,13 @@ from mimic_wds.pairs import Counts, Scene, SceneError
 from mimic_wds.sources.base import Source
 from mimic_wds.storage.files import remove_stale
 from mimic_wds.storage.layout import (
-    MANIFEST_NAME,
-    REPORT_NAME,
     STAGING_NAME,
     check_dataset_name,
     prefix_of,
     scene_prefix,
 )
 from mimic_wds.storage.manifest import Manifest, manifest_hash, read_manifest
+from mimic_wds.storage.output import check_output, locked
 from mimic_wds.storage.packing import pack
 from mimic_wds.storage.reader import open_shards
 from mimic_wds.storage.staging import (
@@ -42,9 +40,6 @@ from mimic_wds.storage.staging import (
     staged_numbers,
     take_staged,
 )
-
-#: What may lie in an output folder before a build.
-MAY_BE_THERE = frozenset({"recipe.toml", ".gitignore", STAGING_NAME, REPORT_NAME})
 
 
 @dataclass(frozen=True)
@@ -89,7 +84,7 @@ def build(recipe: Recipe, executor: Executor, report: Report, *, resume: bool = 
 
     Raises ValueError for an unusable recipe, input or output folder, OutputError when it cannot be written.
     """
-    if check_output(recipe, resume) == "complete":
+    if check_output(recipe.out, resume) == "complete":
         return finished(recipe)
     with prepared(recipe, WHOLE) as plan:
         run_scenes(plan, recipe, executor, WHOLE, report)
@@ -102,7 +97,7 @@ def build_part(recipe: Recipe, executor: Executor, report: Report, part: Part) -
 
     Raises like `build`.
     """
-    if check_output(recipe, resume=True) == "complete":
+    if check_output(recipe.out, resume=True) == "complete":
         raise ValueError(f"{recipe.out}: the parts are merged already; choose another --out")
     with prepared(recipe, part) as plan:
         run_scenes(plan, recipe, executor, part, report)
@@ -138,7 +133,7 @@ def merge(out: Path, others: tuple[Path, ...] = ()) -> Manifest:
     staging = out / STAGING_NAME
     if not staging.is_dir():
         raise ValueError(f"{out}: no unfinished build here; run its parts with `build --shard-of I/N` first")
-    with locked(staging, WHOLE), Plan(staging) as plan:
+    with locked(staging), Plan(staging) as plan:
         for other in others:
             _take_part(plan, staging, other / STAGING_NAME)
         todo = unfinished(plan, staging, WHOLE)
@@ -153,7 +148,7 @@ def merge(out: Path, others: tuple[Path, ...] = ()) -> Manifest:
 
 def _take_part(plan: Plan, staging: Path, other: Path) -> None:
     """Move all finished scenes of another folder's build here. Raises ValueError when it is another build."""
-    with locked(other, WHOLE), Plan(other) as theirs:
+    with locked(other), Plan(other) as theirs:
         if theirs.digest() != plan.digest():
             raise ValueError(f"{other.parent}: was built with another recipe or other input than {staging.parent}")
         for number in list(staged_numbers(other)):
@@ -196,7 +191,7 @@ def prepared(recipe: Recipe, part: Part, base: Manifest | None = None) -> Iterat
     check_dataset_name(recipe.name)
     staging = recipe.out / STAGING_NAME
     staging.mkdir(parents=True, exist_ok=True)
-    with locked(staging, part):
+    with locked(staging, part.index, part.of):
         if part.is_whole:
             clean_staged(staging)
         try:
@@ -261,25 +256,6 @@ def run_scene(task: Task) -> None:
         stage.finish(task.scene, tally.counts(), error)
 
 
-def check_output(recipe: Recipe, resume: bool) -> str:
-    """ "new", "resume" or "complete". Raises ValueError when the folder holds something a build must not touch."""
-    out = recipe.out
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out}: is a file; the output must be a folder")
-    names = {p.name for p in out.iterdir()} if out.is_dir() else set()
-    if MANIFEST_NAME in names:
-        if resume:
-            return "complete"
-        raise ValueError(f"{out}: already holds a data set (it has a {MANIFEST_NAME}); choose another --out")
-    if STAGING_NAME in names:
-        if resume:
-            return "resume"
-        raise ValueError(f"{out}: holds an unfinished build; continue it with --resume, or delete the folder")
-    if names - MAY_BE_THERE:
-        raise ValueError(f"{out}: is not empty ({sorted(names)[0]!r} is there); choose an empty or new folder")
-    return "new"
-
-
 def finished(recipe: Recipe) -> Manifest:
     """The manifest of a build that is whole already. Raises ValueError when it was made with other criteria."""
     manifest = read_manifest(recipe.out)
@@ -287,7 +263,7 @@ def finished(recipe: Recipe) -> Manifest:
         raise ValueError(f"{recipe.out}: holds a data set made with other criteria; choose another --out")
     staging = recipe.out / STAGING_NAME
     if staging.exists() and _is_left_over(staging, manifest):
-        with locked(staging, WHOLE):
+        with locked(staging):
             shutil.rmtree(staging)
     return manifest
 
@@ -299,18 +275,3 @@ def _is_left_over(staging: Path, manifest: Manifest) -> bool:
             return bool(plan.header["base"] != manifest_hash(manifest))
     except ValueError:  # killed within the clean-up
         return True
-
-
-@contextmanager
-def locked(staging: Path, part: Part) -> Iterator[None]:
-    """Hold the staging folder's lock: alone, or for a part beside other parts.
-
-    Raises ValueError when another process holds it.
-    """
-    with (staging / "lock").open("w") as whole, (staging / f"lock-{part.index}-of-{part.of}").open("w") as own:
-        try:
-            fcntl.flock(whole, (fcntl.LOCK_EX if part.is_whole else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-            fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{staging.parent}: another build is running here; wait for it") from None
-        yield

@@ -176,7 +176,7 @@ def test_two_builds_at_once_one_says_so(clips, tmp_path):
     (out / STAGING_NAME).mkdir(parents=True)
     with (out / STAGING_NAME / "lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match="another build is running"):
+        with pytest.raises(ValueError, match="another run is working"):
             build(recipe(clips, out), resume=True)
 
 
