@@ -24,6 +24,7 @@ class Criteria:
     patch_size: int = 16  #: pixels (section 3)
     estimator: str = "homography"  #: what measures the overlap (section 3): a name in geometry/estimator.py
     points_per_patch: int = 0  #: points that vote for a patch; 0 = all its pixels, exact; the paper draws 100 (app. C)
+    fold_horizon: bool = False  #: as the code: points behind the horizon fall back into the image instead of "out"
     lowe_ratio: float = 0.7  #: of a match's distance to the second best (appendix C)
     min_matches: int = 11  #: that pass the ratio test (appendix C: more than 10)
     ransac_px: float = 5.0  #: reprojection threshold (appendix C)
@@ -79,8 +80,8 @@ class Criteria:
         return DropReason.ZOOM if self.drop_zooms and is_zoom(measured.H_0to1, self.size) else measured
 
 
-#: "default" mends the defects of the released code (exact votes); "paper" draws 100 points a patch as it did.
-PRESETS = {"default": Criteria(), "paper": replace(Criteria(), points_per_patch=100)}
+#: "default" mends the defects of the released code; "paper" draws 100 points a patch and folds the horizon as it did.
+PRESETS = {"default": Criteria(), "paper": replace(Criteria(), points_per_patch=100, fold_horizon=True)}
 
 
 def preset(name: str) -> Criteria:

@@ -76,6 +76,7 @@ def make_estimator(criteria: Criteria) -> OverlapEstimator:
         min_matches=criteria.min_matches,
         ransac_px=criteria.ransac_px,
         points_per_patch=criteria.points_per_patch,
+        fold_horizon=criteria.fold_horizon,
     )
 
 
@@ -151,7 +152,7 @@ def pair_generator(key: str, criteria: Criteria) -> np.random.Generator | None:
 def stored_correspondences(sample: PairSample, criteria: Criteria) -> np.ndarray:
     """The (L,) correspondences that a sample's stored homography gives under `criteria`, to check it against."""
     points = overlap.vote_points(criteria.grid, criteria.points_per_patch, pair_generator(sample.key, criteria))
-    return overlap.correspondences(sample.H_0to1, criteria.grid, *points)
+    return overlap.correspondences(sample.H_0to1, criteria.grid, *points, folded=criteria.fold_horizon)
 
 
 def pack(scene: Scene, candidate: Candidate[DescribedView], measured: Overlap, criteria: Criteria) -> PairSample:

@@ -50,6 +50,7 @@ class HomographyEstimator:
     min_matches: int = overlap.MIN_MATCHES
     ransac_px: float = homography.RANSAC_PX
     points_per_patch: int = 0  #: drawn from `rng`; 0 = all pixels vote, nothing is random
+    fold_horizon: bool = False  #: as the released code: points behind the horizon fall back into the image
 
     def describe(self, image: Image) -> Features:
         """SIFT keypoints of an image (H, W, 3)."""
@@ -73,6 +74,7 @@ class HomographyEstimator:
             min_matches=self.min_matches,
             ransac_px=self.ransac_px,
             num_points=self.points_per_patch,
+            folded=self.fold_horizon,
             rng=rng,
         )
 

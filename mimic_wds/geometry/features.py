@@ -52,12 +52,14 @@ def match(features0: Features, features1: Features, ratio: float = LOWE_RATIO) -
     """
     if len(features0) == 0 or len(features1) < 2:
         return np.empty((0, 2), np.int64)
-    a, b = (f.descriptors.astype(np.float32) for f in (features0, features1))
-    distances = (a * a).sum(1)[:, None] + (b * b).sum(1)[None] - 2 * (a @ b.T)
-    rows = np.arange(len(a))
+    minus_2a, b = features0.descriptors * np.float32(-2), features1.descriptors.astype(np.float32)
+    a_squared = np.einsum("ij,ij->i", minus_2a, minus_2a) / 4
+    distances = minus_2a @ b.T
+    distances += np.einsum("ij,ij->i", b, b)  # less |a|**2, which is the same along a row
+    rows = np.arange(len(minus_2a))
     nearest = distances.argmin(1)
-    first = distances[rows, nearest]
+    first = distances[rows, nearest] + a_squared
     distances[rows, nearest] = np.inf
-    second = distances.min(1)
+    second = distances.min(1) + a_squared
     passed = np.sqrt(first).astype(np.float64) < ratio * np.sqrt(second).astype(np.float64)
     return np.stack([rows[passed], nearest[passed]], axis=1)

@@ -34,7 +34,23 @@ def project(H: NDArray[np.float64], points: NDArray[np.float32]) -> tuple[NDArra
 
     Coordinates with w <= 0 mean nothing: such a point is not visible in the other view.
     """
-    flat = points.reshape(-1, 1, 2)
-    mapped = np.asarray(cv2.perspectiveTransform(flat, H), np.float32).reshape(points.shape)
-    w = points.astype(np.float64) @ H[2, :2] + H[2, 2]
-    return mapped, np.asarray(w > 0)
+    return transform(H, points), depths(H, points) > 0
+
+
+def transform(H: NDArray[np.float64], points: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Map points (..., 2) by H, those behind the horizon, too."""
+    mapped = cv2.perspectiveTransform(points.reshape(-1, 1, 2), H)
+    return np.asarray(mapped, np.float32).reshape(points.shape)
+
+
+def depths(H: NDArray[np.float64], points: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Homogeneous w of points (..., 2), (...) float64. Written out: a BLAS product may round in another order."""
+    x, y = (points[..., axis].astype(np.float64) for axis in (0, 1))
+    return np.asarray(H[2, 0] * x + H[2, 1] * y + H[2, 2])
+
+
+def is_all_in_front(H: NDArray[np.float64], width: int, height: int) -> bool:
+    """True only if w > 0 in the whole frame, beyond doubt by rounding: w is linear, so its corners say it."""
+    a, b, c = (float(value) for value in H[2])
+    lowest = c + min(0.0, a * width) + min(0.0, b * height)
+    return lowest > 1e-9 * (abs(a) * width + abs(b) * height + abs(c))

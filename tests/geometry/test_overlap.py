@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from literal import literal_map
 
 from mimic_wds.geometry import homography, overlap
 from mimic_wds.geometry.features import Features
+from mimic_wds.geometry.literal import literal_map
 from mimic_wds.geometry.patches import PatchGrid, all_points, sampled_points
 from mimic_wds.pairs import DropReason, invert_correspondences
 
@@ -100,11 +100,15 @@ def test_points_behind_the_horizon_are_out():
     assert np.array_equal(in_front, all_points(GRID)[..., 0] < 100)
     winners = overlap.vote(H, GRID, all_points(GRID)).reshape(14, 14)
     assert (winners[:, 7:] == 196).all()
+    folded = overlap.vote(H, GRID, all_points(GRID), folded=True).reshape(14, 14)
+    assert np.array_equal(folded[:, :6], winners[:, :6])
+    assert homography.transform(H, np.array([[220.0, 220.0]], np.float32)) == pytest.approx(-220 / 1.2)
 
 
-def test_w_of_zero_does_not_land_in_patch_zero():
+def test_w_of_zero_does_not_land_in_patch_zero_unless_as_published():
     H = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 0.0]])
     assert (overlap.vote(H, GRID, all_points(GRID)) == 196).all()
+    assert (overlap.vote(H, GRID, all_points(GRID), folded=True) == 0).all()
 
 
 @pytest.mark.parametrize(
