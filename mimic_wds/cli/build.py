@@ -109,7 +109,7 @@ def _reported(report: Report, out: Path) -> Iterator[Report]:
             report.state = "interrupted" if isinstance(error, KeyboardInterrupt) else f"stopped: {error}"
             raise
         finally:
-            if report.state == "done" or report.scenes:
+            if report.scenes:  # otherwise nothing was begun
                 with suppress(OSError):  # the disk may be full
                     report.write(out)
 
@@ -159,9 +159,11 @@ def _recipe(
 ) -> Recipe:
     """The recipe that the command line describes or names. Raises ValueError when it does neither, or both."""
     if recipe is not None:
-        if paths or source or option or criterion or name or blur_faces:
+        changed = preset != "default" or max_shard_bytes != DEFAULT_SHARD_BYTES
+        if paths or source or option or criterion or name or blur_faces or changed:
             raise ValueError(
-                "--recipe stands alone: put paths, source, options, criteria and name into the recipe file"
+                "--recipe stands alone: put paths, source, options, preset, criteria, name and max_shard_bytes into "
+                "the recipe file"
             )
         return read_recipe(recipe, out)
     if not source or not paths or out is None:
