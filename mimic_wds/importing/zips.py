@@ -138,7 +138,9 @@ class Zip:
         tail_start = max(0, size - _END.size - _MAX_COMMENT)
         tail = os.pread(self._descriptor, size - tail_start, tail_start)
         at = tail.rfind(b"PK\5\6")
-        if at < 0 or len(tail) - at < _END.size:
+        while at >= 0 and not _ends_archive(tail, at):  # a comment may hold the same bytes
+            at = tail.rfind(b"PK\5\6", 0, at)
+        if at < 0:
             raise ValueError(
                 f"{self.path}: no whole zip archive: its directory at the end is missing; download it again"
             )
@@ -183,3 +185,8 @@ def _wide(extra: bytes, length: int, packed: int, local: int) -> tuple[int, int,
 def is_zip(path: Path) -> bool:
     """True for a file that is called a zip."""
     return path.suffix.lower() == ".zip" and path.is_file()
+
+
+def _ends_archive(tail: bytes, at: int) -> bool:
+    """True if the end record at `at` and its comment reach just to the end of the file."""
+    return len(tail) - at >= _END.size and at + _END.size + int(_END.unpack_from(tail, at)[-1]) == len(tail)

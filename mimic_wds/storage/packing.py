@@ -73,7 +73,7 @@ def pack(
         for scene in {sample.number for sample in samples} - {samples[-1].number}:
             remove_samples(staging, scene)
     totals = write_scenes(out / SCENES_NAME, _merged(out / SCENES_NAME if base else None, settled.outcomes()))
-    manifest = _describe(name, shards, totals, settled.overlaps, description, base)
+    manifest = _describe(name, shards, totals, histogram(settled.overlaps), description, base)
     write_manifest(out, manifest)
     return manifest
 
@@ -87,7 +87,7 @@ class _Settled:
         self._suspects = _same_prefix(staging, num_scenes)
         self._num_scenes = num_scenes
         self._duplicates: dict[int, int] = {}  # scene -> samples that are dropped
-        self.overlaps = Histogram(edges=histogram([]).edges, counts=histogram([]).counts)
+        self.overlaps = array("d")  #: of the samples that were handed out
 
     def __iter__(self) -> Iterator[_Sample]:
         """All samples that go into shards, in order."""
@@ -102,7 +102,7 @@ class _Settled:
                     new.append(place)
             if number in self._suspects:
                 seen.update(staged.keys)
-            self.overlaps = _add(self.overlaps, [staged.overlaps[place] for place in new])
+            self.overlaps.extend(staged.overlaps[place] for place in new)
             for place in new:
                 yield _Sample(number, place, staged.keys[place], staged.scene.source, staged.sizes[place])
 
@@ -208,11 +208,6 @@ def _merged(before: Path | None, outcomes: Iterator[SceneOutcome]) -> Iterator[S
     for outcome in read_scenes(before):
         yield new.pop(outcome.name, outcome)
     yield from new.values()
-
-
-def _add(total: Histogram, overlaps: list[float]) -> Histogram:
-    more = histogram(overlaps).counts if overlaps else []
-    return replace(total, counts=[a + b for a, b in zip(total.counts, more, strict=True)]) if more else total
 
 
 def _describe(
