@@ -37,7 +37,7 @@ from mimic_wds.curation.recipe import Recipe
 from mimic_wds.pairs import Counts, PairSample, Scene
 from mimic_wds.sources.video import Video
 from mimic_wds.storage import packing
-from mimic_wds.storage.layout import sample_key, scene_prefix
+from mimic_wds.storage.layout import sample_key
 from mimic_wds.storage.manifest import ShardInfo
 from mimic_wds.storage.staging import SceneStage, StagedScene
 
@@ -236,7 +236,7 @@ def made_up_outcome(staging: Path, number: int) -> StagedScene:
         scene=scene,
         counts=Counts(kept=1, dropped={"too_few_matches": 3}, views=5),
         error="",
-        keys=(f"{scene_prefix(scene.source, scene.name)}_000000_000010",),
+        keys=(f"video_clip-{number:010}_000000_000010",),
         overlaps=(0.6,),
         sizes=(SAMPLE_BYTES,),
     )

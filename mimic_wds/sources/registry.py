@@ -4,14 +4,32 @@ from collections.abc import Mapping
 from typing import Any
 
 from mimic_wds.settings import from_mapping, nearest
+from mimic_wds.sources.arkitscenes import ARKitScenes
 from mimic_wds.sources.base import Source
 from mimic_wds.sources.co3d import Co3d
 from mimic_wds.sources.demon import Demon
 from mimic_wds.sources.images import Images
+from mimic_wds.sources.mannequin import Mannequin, RealEstate10K
+from mimic_wds.sources.objectron import Objectron
+from mimic_wds.sources.scannet import ScanNet
 from mimic_wds.sources.streetview import StreetView
 from mimic_wds.sources.video import Video
 
-SOURCES: dict[str, type[Source]] = {source.name: source for source in (Video, Images, Co3d, StreetView, Demon)}
+SOURCES: dict[str, type[Source]] = {
+    source.name: source
+    for source in (
+        Video,
+        Images,
+        ScanNet,
+        ARKitScenes,
+        Objectron,
+        Co3d,
+        Mannequin,
+        RealEstate10K,
+        StreetView,
+        Demon,
+    )
+}
 
 
 def make_source(name: str, options: Mapping[str, Any], where: str) -> Source:
