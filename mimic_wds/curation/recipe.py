@@ -25,7 +25,7 @@ from typing import Any
 from mimic_wds.curation.criteria import Criteria, preset
 from mimic_wds.settings import check_names, from_mapping, read_toml
 from mimic_wds.sources.base import Source
-from mimic_wds.sources.registry import make_source
+from mimic_wds.sources.registry import make_source, path_options
 
 DEFAULT_SHARD_BYTES = 256 * 2**20
 
@@ -116,8 +116,9 @@ def _make_source(table: Mapping[str, Any], where: str) -> Source:
 
 
 def _at(table: dict[str, Any], recipe: Path) -> dict[str, Any]:
-    """The source table with its paths taken relative to the recipe's folder."""
+    """The source table with its paths, and options that are paths, taken relative to the recipe's folder."""
     paths = table.get("paths")
     if not isinstance(paths, list) or not all(isinstance(p, str) for p in paths):
         raise ValueError(f'{recipe}: a [[sources]] table needs paths = ["...", ...]')
-    return {**table, "paths": [str(recipe.parent / p) for p in paths]}
+    options = {name: str(recipe.parent / table[name]) for name in path_options(table.get("source")) if table.get(name)}
+    return {**table, **options, "paths": [str(recipe.parent / p) for p in paths]}

@@ -1,7 +1,7 @@
 """Photographs: one folder is one scene, on disk or in a zip or tar."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -36,7 +36,9 @@ class Images:
     paths: tuple[str, ...]
     keep: Literal["all", "smallest"] = "all"  #: keep every accepted pair, or the one with the smallest overlap
     max_gap: int = 0  #: try only pairs at most this many files apart; 0 = all pairs
-    pairs: str = ""  #: a text file with the pairs to try, "IMAGE0 IMAGE1" a line, relative to the one path given
+    pairs: str = field(
+        default="", metadata={"is_path": True}
+    )  #: a text file with the pairs to try, "IMAGE0 IMAGE1" a line, relative to the one path given
     licence: str = ""  #: goes into the manifest
 
     def __post_init__(self) -> None:

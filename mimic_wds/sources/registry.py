@@ -1,5 +1,6 @@
 """The table of sources: to add one, write its module and name its class here."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,3 +38,11 @@ def make_source(name: str, options: Mapping[str, Any], where: str) -> Source:
     if name not in SOURCES:
         raise ValueError(f"{where}: unknown source {name!r}{nearest(name, list(SOURCES))}")
     return from_mapping(SOURCES[name], options, f"{where}: source {name!r}")
+
+
+def path_options(name: object) -> list[str]:
+    """The options of a source that name a file: those whose field says so (`metadata={"is_path": True}`)."""
+    if name not in SOURCES:
+        return []
+    fields = dataclasses.fields(SOURCES[str(name)])  # type: ignore[arg-type]
+    return [field.name for field in fields if field.metadata.get("is_path")]

@@ -222,3 +222,16 @@ def test_mistakes_in_a_recipe_are_named(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
         read_recipe(path)
+
+
+def test_paths_in_a_recipe_are_relative_to_it(tmp_path, monkeypatch):
+    folder = tmp_path / "project"
+    (folder / "photos").mkdir(parents=True)
+    (folder / "pairs.txt").write_text("")
+    path = folder / "recipe.toml"
+    path.write_text('out="o"\n[[sources]]\nsource="images"\npaths=["photos"]\npairs="pairs.txt"\n')
+    monkeypatch.chdir(tmp_path)
+    made = read_recipe(path)
+    assert made.out == folder / "o"
+    (source,) = made.sources
+    assert (source.paths, source.pairs) == ((str(folder / "photos"),), str(folder / "pairs.txt"))

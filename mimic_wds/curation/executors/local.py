@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Generic, TypeVar
 
@@ -127,7 +127,7 @@ class _Worker(Generic[T]):
     def _start(self) -> None:
         self._tasks, self._started_s = 0, math.inf
         self._pool = ProcessPoolExecutor(1, self._context, _prepare, (os.getpid(),))
-        with environment(ONE_THREAD):  # which the process inherits
+        with environment(ONE_THREAD), _interrupts_held_back():  # both of which the process inherits
             self._ready = self._pool.submit(_be_ready)
         self._ready.add_done_callback(self._start_clock)
 
@@ -185,6 +185,16 @@ class _RememberedProcess(SpawnContext):
         """Wait for its end."""
         if self.process is not None and self.process.pid is not None:
             self.process.join(timeout_s)
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Ctrl-C reaches the whole terminal; a process that starts inside does not see it, not even before `_prepare`."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _prepare(parent: int) -> None:
