@@ -53,9 +53,10 @@ def match(features0: Features, features1: Features, ratio: float = LOWE_RATIO) -
     if len(features0) == 0 or len(features1) < 2:
         return np.empty((0, 2), np.int64)
     minus_2a, b = features0.descriptors * np.float32(-2), features1.descriptors.astype(np.float32)
-    a_squared = np.einsum("ij,ij->i", minus_2a, minus_2a) / 4
+    ones = np.ones(b.shape[1], np.float32)
+    a_squared, b_squared = np.square(minus_2a) @ ones / 4, np.square(b) @ ones
     distances = minus_2a @ b.T
-    distances += np.einsum("ij,ij->i", b, b)  # less |a|**2, which is the same along a row
+    distances += b_squared  # less |a|**2, which is the same along a row
     rows = np.arange(len(minus_2a))
     nearest = distances.argmin(1)
     first = distances[rows, nearest] + a_squared

@@ -49,8 +49,14 @@ def depths(H: NDArray[np.float64], points: NDArray[np.float32]) -> NDArray[np.fl
     return np.asarray(H[2, 0] * x + H[2, 1] * y + H[2, 2])
 
 
-def is_all_in_front(H: NDArray[np.float64], width: int, height: int) -> bool:
-    """True only if w > 0 in the whole frame, beyond doubt by rounding: w is linear, so its corners say it."""
+def is_in_front(
+    H: NDArray[np.float64], x: NDArray[np.float64] | float, y: NDArray[np.float64] | float, width: int, height: int
+) -> NDArray[np.bool_]:
+    """True only for rectangles in which w > 0 everywhere, beyond doubt by rounding: w is linear, so corners say it.
+
+    x, y (...) are their top left points, width and height those of each; (...) bool.
+    """
     a, b, c = (float(value) for value in H[2])
-    lowest = c + min(0.0, a * width) + min(0.0, b * height)
-    return lowest > 1e-9 * (abs(a) * width + abs(b) * height + abs(c))
+    lowest = a * x + b * y + (c + min(0.0, a * width) + min(0.0, b * height))
+    doubt = 1e-9 * (abs(a) * (np.abs(x) + width) + abs(b) * (np.abs(y) + height) + abs(c))
+    return np.asarray(lowest > doubt)

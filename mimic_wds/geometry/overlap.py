@@ -101,14 +101,18 @@ def vote(
 
 
 def _visible(H: NDArray[np.float64], grid: PatchGrid, points: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Points (L, P, 2) of the frame mapped by H; those behind the horizon outside of every frame."""
+    """Points (L, P, 2) of the patches mapped by H; those behind the horizon outside of every frame."""
     mapped = homography.transform(H, points)
-    if not homography.is_all_in_front(H, grid.width, grid.height):
-        mapped[homography.depths(H, points) <= 0] = -1
+    if not homography.is_in_front(H, 0.0, 0.0, grid.width, grid.height):
+        # The horizon is looked for only in the patches where it can be.
+        x, y = grid.origins().astype(np.float64).T
+        (doubtful,) = np.nonzero(~homography.is_in_front(H, x, y, grid.patch_size, grid.patch_size))
+        is_behind = homography.depths(H, points[doubtful]) <= 0
+        mapped[doubtful] = np.where(is_behind[..., None], np.float32(-1), mapped[doubtful])
     return mapped
 
 
-def _plurality(labels: NDArray[np.intp], num_labels: int) -> NDArray[np.intp]:
+def _plurality(labels: NDArray[np.int32], num_labels: int) -> NDArray[np.intp]:
     """Per row of (N, P) the most frequent label; of equals the one that reaches the winning count first."""
     num_rows = len(labels)
     row_starts = np.arange(num_rows) * num_labels
@@ -124,7 +128,7 @@ def _plurality(labels: NDArray[np.intp], num_labels: int) -> NDArray[np.intp]:
     return winners
 
 
-def _first_to_reach(labels: NDArray[np.intp], is_top: NDArray[np.bool_]) -> NDArray[np.intp]:
+def _first_to_reach(labels: NDArray[np.int32], is_top: NDArray[np.bool_]) -> NDArray[np.intp]:
     """Per row of (N, P) the label that reaches its full count first, of those that `is_top` (N, K) marks.
 
     A label reaches its full count at its last occurrence, so the one with the earliest last occurrence wins.

@@ -49,7 +49,7 @@ class PatchGrid:
         rows, cols = np.divmod(np.arange(self.num_patches), self.cols)
         return np.stack([cols, rows], axis=1) * self.patch_size
 
-    def label(self, points: NDArray[np.float32]) -> NDArray[np.intp]:
+    def label(self, points: NDArray[np.float32]) -> NDArray[np.int32]:
         """Patch index of each point (..., 2); L ("out") for a point outside the image. Coordinates are truncated."""
         with np.errstate(invalid="ignore"):  # what no int32 holds lies outside, whatever it is cast to
             pixels = np.floor(points, order="C").astype(np.int32).view(np.uint32)
@@ -58,16 +58,16 @@ class PatchGrid:
         if max(self.rows, self.cols) < MAX_TABLE_SIDE:
             cells = pixels.astype(np.uint8).view(np.uint16)[..., 0]
             return np.asarray(_label_table(self.rows, self.cols).take(cells))
-        col, row = pixels[..., 0].astype(np.intp), pixels[..., 1].astype(np.intp)
+        col, row = pixels[..., 0].astype(np.int32), pixels[..., 1].astype(np.int32)
         return np.where((col < self.cols) & (row < self.rows), row * self.cols + col, self.num_patches)
 
 
 @lru_cache(maxsize=16)
-def _label_table(rows: int, cols: int) -> NDArray[np.intp]:
+def _label_table(rows: int, cols: int) -> NDArray[np.int32]:
     """Patch index of every (column, row) that two bytes hold, L for those outside: (65536,), by both bytes as one."""
     row, col = np.divmod(np.arange(2**16), 2**8)
     codes = np.stack([col, row], axis=-1).astype(np.uint8).view(np.uint16)[:, 0]
-    table = np.empty(2**16, np.intp)
+    table = np.empty(2**16, np.int32)
     table[codes] = np.where((col < cols) & (row < rows), row * cols + col, rows * cols)
     table.flags.writeable = False
     return table
