@@ -10,13 +10,16 @@ Conventions of the whole project, stated once:
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 #: Image: (H, W, 3) uint8 RGB.
 Image: TypeAlias = NDArray[np.uint8]
+
+#: What the samples of a data set are: pairs of views, or single images.
+Kind: TypeAlias = Literal["pairs", "images"]
 
 
 class DropReason(StrEnum):
@@ -131,6 +134,8 @@ class Overlap:
 class PairSample:
     """A kept pair as it is stored: one sample of a shard."""
 
+    kind: ClassVar[Kind] = "pairs"
+
     key: str  #: [a-z0-9_-] only, unique in the data set
     image0_jpg: bytes
     image1_jpg: bytes
@@ -146,6 +151,25 @@ class PairSample:
     frame1: str
     time0_s: float = -1.0  #: -1 = the source has no clock
     time1_s: float = -1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ImageSample:
+    """A single image as it is stored: one sample of a shard of images."""
+
+    kind: ClassVar[Kind] = "images"
+
+    key: str  #: [a-z0-9_-] only, unique in the data set
+    image_jpg: bytes
+    size: tuple[int, int]  #: (height, width), of this image
+    source: str
+    scene: str  #: name of its class, "" = none
+    frame: str
+    label: int = -1  #: number of its class in the manifest's `classes`; -1 = none
+
+
+#: A record of a shard; all those of a data set are of one kind.
+Sample: TypeAlias = PairSample | ImageSample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ ALLOWED = {
     "geometry": {"pairs"},
     "storage": {"pairs", "settings"},
     "curation": {"pairs", "settings", "sources", "geometry", "storage"},
-    "importing": {"pairs", "settings", "geometry", "storage"},
+    "importing": {"pairs", "settings", "sources", "geometry", "storage"},
     "loading": {"pairs", "settings", "storage"},
     "models": {"settings"},
     "training": {"settings", "models"},

@@ -1,4 +1,4 @@
-"""Pretrain MAE or CroCo on shards of image pairs: the whole run, to be read from top to bottom.
+"""Pretrain MAE or CroCo on shards of image pairs, or MAE on single images: the run, to be read from top to bottom.
 
     python train/pretrain.py train/configs/demo.toml --data shards/demo                            (one device)
     accelerate launch --multi_gpu train/pretrain.py train/configs/croco_vitb16.toml --data DIR     (all GPUs)
@@ -14,14 +14,17 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from itertools import islice
 from pathlib import Path
+from typing import TypeAlias, Unpack
 
 try:
     import torch
     from accelerate import Accelerator
+    from torch import Tensor
 
-    from mimic_wds.loading.batch import PairBatch
-    from mimic_wds.loading.dataset import PairDataset
-    from mimic_wds.loading.loader import PairLoader
+    from mimic_wds.loading.batch import ImageBatch, PairBatch
+    from mimic_wds.loading.dataset import ImageDataset, PairDataset, open_dataset
+    from mimic_wds.loading.images import ImageLoader
+    from mimic_wds.loading.loader import PairLoader, Share
     from mimic_wds.loading.transforms import normalize
     from mimic_wds.models.build import build_model
     from mimic_wds.training import checkpoint
@@ -40,6 +43,9 @@ except ModuleNotFoundError as error:
     sys.exit(f"pretrain: {error.name} is missing; install what training needs with: pip install 'mimic-wds[train]'")
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+AnyDataset: TypeAlias = PairDataset | ImageDataset
+AnyLoader: TypeAlias = PairLoader | ImageLoader
 
 
 class DataError(RuntimeError):
@@ -69,7 +75,7 @@ def main() -> int:
 
 
 def train(
-    output: Path, config: RunConfig, accelerator: Accelerator, plan: BatchPlan, loader: PairLoader, newest: Path | None
+    output: Path, config: RunConfig, accelerator: Accelerator, plan: BatchPlan, loader: AnyLoader, newest: Path | None
 ) -> int:
     """The run itself, from the beginning or from the checkpoint `newest`. Returns the exit code."""
     run, device, is_main = config.run, accelerator.device, accelerator.is_main_process
@@ -95,9 +101,7 @@ def train(
         while step < last_step and not stopped:
             epoch, done = divmod(step, per_epoch)
             batches = stack.enter_context(closing(read(loader, epoch, done)))
-            arriving = (
-                (normalize(b.image0, device), normalize(b.image1, device), b.rows) for b in meter.watch(batches)
-            )
+            arriving = (normalized(batch, device) for batch in meter.watch(batches))
 
             for step in range(epoch * per_epoch + done + 1, min(last_step, (epoch + 1) * per_epoch) + 1):
                 lr = config.learning_rate((step - 1) / per_epoch)
@@ -166,37 +170,69 @@ def flags(args: argparse.Namespace) -> dict[str, int]:
     return {key: value for key, value in given.items() if value is not None}
 
 
-def open_data(folder: Path, config: RunConfig, accelerator: Accelerator) -> tuple[BatchPlan, PairLoader]:
+def open_data(folder: Path, config: RunConfig, accelerator: Accelerator) -> tuple[BatchPlan, AnyLoader]:
     """This process's share of the data. Raises ValueError when data set, model and batch do not fit together."""
-    dataset, data = PairDataset(folder), config.data
-    if config.model.image_shape != (dataset.size, dataset.size):
-        raise ValueError(
-            f"{folder} holds images of {dataset.size}x{dataset.size} pixels, but model.image_size = "
-            f"{config.model.image_size}; set it to {dataset.size}, or build shards of that size"
-        )
-    available = len(dataset) * config.samples_per_pair
+    dataset, data = open_dataset(folder), config.data
+    check_fit(dataset, config)
+    per_record = config.samples_per_pair if dataset.kind == "pairs" else 1
+    available = len(dataset) * per_record
     if data.global_batch > available:
+        unit = "images" if config.model.objective == "mae" else "pairs"
         raise ValueError(
-            f"data.global_batch = {data.global_batch} is more than the {available} "
-            f"{'pairs' if config.samples_per_pair == 1 else 'images'} in {folder}; lower it or build a larger data set"
+            f"data.global_batch = {data.global_batch} is more than the {available} {unit} in {folder}; "
+            "lower it or build a larger data set"
         )
     num_processes = accelerator.num_processes
-    plan = plan_batches(data.global_batch, num_processes, config.run.max_device_batch, config.samples_per_pair)
-    loader = PairLoader(
+    plan = plan_batches(data.global_batch, num_processes, config.run.max_device_batch, per_record)
+    loader = make_loader(
         dataset,
-        global_batch=plan.global_batch // config.samples_per_pair,
+        config,
+        swap=data.swap,
+        augment=data.augment == "crop",
+        global_batch=plan.records,
         seed=config.run.seed,
         rank=accelerator.process_index,
         world_size=num_processes,
         accumulation=plan.accumulation,
         num_threads=data.num_threads,
-        swap=data.swap,
         pin_memory=accelerator.device.type == "cuda",
     )
     return plan, loader
 
 
-def read(loader: PairLoader, epoch: int, first_step: int) -> Iterator[PairBatch]:
+def check_fit(dataset: AnyDataset, config: RunConfig) -> None:
+    """Raise ValueError when the model cannot be trained on such samples."""
+    folder, size = dataset.folder, config.model.image_size
+    if dataset.kind == "images":
+        if config.model.objective != "mae":
+            raise ValueError(
+                f'{folder} holds single images, but model.objective = "{config.model.objective}" needs pairs: '
+                'set it to "mae", or give a data set of pairs'
+            )
+    elif config.model.image_shape != (dataset.size, dataset.size):
+        raise ValueError(
+            f"{folder} holds images of {dataset.size}x{dataset.size} pixels, but model.image_size = {size}; "
+            f"set it to {dataset.size}, or build shards of that size"
+        )
+
+
+def make_loader(
+    dataset: AnyDataset, config: RunConfig, *, swap: bool, augment: bool, **share: Unpack[Share]
+) -> AnyLoader:
+    """The loader of pairs, or of single images: those it crops itself, since they have any sizes."""
+    if isinstance(dataset, PairDataset):
+        return PairLoader(dataset, swap=swap, **share)
+    return ImageLoader(dataset, size=config.model.image_shape, augment=augment, **share)
+
+
+def normalized(batch: PairBatch | ImageBatch, device: torch.device) -> tuple[Tensor, Tensor | None, Tensor]:
+    """What `model_inputs` takes of a batch: image 0, image 1 (None of single images) and rows."""
+    if isinstance(batch, ImageBatch):
+        return normalize(batch.image, device), None, batch.rows
+    return normalize(batch.image0, device), normalize(batch.image1, device), batch.rows
+
+
+def read(loader: AnyLoader, epoch: int, first_step: int) -> Iterator[PairBatch | ImageBatch]:
     """The loader's micro-batches of an epoch, with its giving up told from other errors."""
     try:
         yield from loader.epoch(epoch, first_step)
@@ -208,7 +244,7 @@ def show_plan(
     output: Path,
     config: RunConfig,
     plan: BatchPlan,
-    loader: PairLoader,
+    loader: AnyLoader,
     accelerator: Accelerator,
     model: torch.nn.Module,
     first_step: int,
@@ -221,7 +257,8 @@ def show_plan(
         parameters=sum(p.numel() for p in model.parameters()),
         device=accelerator.device,
         data=str(loader.dataset.folder),
-        num_pairs=len(loader.dataset),
+        kind=loader.dataset.kind,
+        num_records=len(loader.dataset),
         steps_per_epoch=loader.steps_per_epoch,
         first_step=first_step,
         last_step=last_step,
@@ -231,14 +268,15 @@ def show_plan(
 
 
 def save_picture(
-    path: Path, config: RunConfig, model: torch.nn.Module, dataset: PairDataset, device: torch.device
+    path: Path, config: RunConfig, model: torch.nn.Module, dataset: AnyDataset, device: torch.device
 ) -> None:
-    """Draw what the model makes of a few pairs, the same ones for the same data and seed."""
+    """Draw what the model makes of a few samples, the same ones for the same data and seed."""
     num = min(6, len(dataset))
-    batch = next(PairLoader(dataset, global_batch=num, seed=config.run.seed, swap=False).epoch(0))
+    loader = make_loader(dataset, config, swap=False, augment=False, global_batch=num, seed=config.run.seed)
+    batch = next(iter(read(loader, 0, 0)))
     noise = step_noise(config.run.seed, 0, num, config.model.num_patches).to(device)
-    images = (normalize(batch.image0, device), normalize(batch.image1, device))
-    write_png(path, reconstructions(model, config.model, *images, noise))
+    image0, image1, _ = normalized(batch, device)
+    write_png(path, reconstructions(model, config.model, image0, image1, noise))
 
 
 def complain(error: object, code: int) -> int:

@@ -70,6 +70,8 @@ def build(
     engine = make_executor(executor, workers=workers, timeout_s=timeout_s, address=ray_address)
     settings = {"executor": executor, "workers": workers, "timeout_s": timeout_s, "shard_of": shard_of}
     say(f"building {made.name!r} in {made.out}")
+    for left_out in made.skipped:
+        say(f"left out: {left_out}")
     with _reported(Report(settings), made.out) as report:
         if shard_of:
             building.build_part(made, engine, report, _part(shard_of))
@@ -215,9 +217,9 @@ def print_counts(manifest: Manifest) -> None:
     rows: list[list[object]] = [
         ["scenes", *(manifest.scenes.get(n, 0) for n in names)],
         ["views read", *(manifest.views.get(n, 0) for n in names)],
-        ["candidate pairs", *(manifest.candidates[n] for n in names)],
+        [f"candidate {manifest.kind}", *(manifest.candidates[n] for n in names)],
         ["kept", *(manifest.kept.get(n, 0) for n in names)],
         *([f"dropped: {r}", *(manifest.dropped.get(n, {}).get(r, 0) for n in names)] for r in reasons),
         *([f"fault: {r}", *(manifest.faults.get(n, {}).get(r, 0) for n in names)] for r in faults),
     ]
-    table(f"pairs of {manifest.name}", ["", *names], rows)
+    table(f"{manifest.kind} of {manifest.name}", ["", *names], rows)

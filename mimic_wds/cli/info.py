@@ -10,7 +10,7 @@ from mimic_wds.storage.manifest import Manifest, encode_manifest, read_manifest
 
 
 def info(folder: tyro.conf.Positional[Path], /, json: bool = False) -> int:
-    """Say what a data set holds: pairs, shards, criteria, overlaps, licences.
+    """Say what a data set holds: pairs or images, shards, criteria, overlaps, licences.
 
     Example: mimic-shard info shards/demo
 
@@ -28,6 +28,8 @@ def info(folder: tyro.conf.Positional[Path], /, json: bool = False) -> int:
     print_counts(manifest)
     _print_shards(manifest)
     _print_overlaps(manifest)
+    if manifest.kind == "images":
+        say(f"single images, {len(manifest.classes)} classes")
     say("criteria: " + ", ".join(f"{key} {value}" for key, value in manifest.criteria.items()))
     say("made with: " + ", ".join(f"{key} {value}" for key, value in manifest.versions.items()))
     for source, licence in sorted(manifest.licences.items()):

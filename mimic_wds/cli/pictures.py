@@ -1,28 +1,52 @@
-"""Pictures of pairs (after figure 8 of MIMIC, arXiv 2306.15128): patches that correspond have the same colour."""
+"""Pictures of samples; of pairs (after figure 8 of MIMIC, arXiv 2306.15128) patches that correspond share a colour."""
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mimic_wds.pairs import Image, PairSample, invert_correspondences
+from mimic_wds.pairs import Image, ImageSample, PairSample, Sample, invert_correspondences
 
 GAP = 8  # pixels between the parts
-CAPTION = 18  # pixels for the line of text above a pair
+CAPTION = 18  # pixels for the line of text above a sample
+CANVAS = (224, 672)  # (height, width) in pixels that a single image is fitted into, under a caption as long as a pair's
 TINT = 0.45  # weight of the colour over the picture
 
 
 def pair_picture(sample: PairSample) -> Image:
-    """A pair as one RGB picture: the two views plain, then tinted; a caption with overlap, inliers and key."""
+    """A pair as one RGB picture: the two views plain, then tinted; a caption with what `facts` says, and the key."""
     image0, image1 = (_decode(data) for data in (sample.image0_jpg, sample.image1_jpg))
     rows, cols = (side // sample.patch_size for side in sample.size)
     colours = patch_colours(rows, cols)
     tinted0 = tint(image0, np.where(sample.corr_0to1 >= 0, np.arange(rows * cols), -1), colours, sample.patch_size)
     tinted1 = tint(image1, invert_correspondences(sample.corr_0to1), colours, sample.patch_size)
     gap = np.full((sample.size[0], GAP, 3), 255, np.uint8)
-    views = np.hstack([image0, gap, image1, gap, tinted0, gap, tinted1])
-    picture = np.full((sample.size[0] + CAPTION + GAP, views.shape[1], 3), 255, np.uint8)
-    picture[CAPTION:-GAP] = views
-    text = f"overlap {sample.overlap:.3f}   {sample.num_inliers} inliers   {sample.key}"
+    return _captioned(np.hstack([image0, gap, image1, gap, tinted0, gap, tinted1]), sample)
+
+
+def image_picture(sample: ImageSample) -> Image:
+    """A single image as one RGB picture: shrunk to fit into CANVAS, with a caption."""
+    image, (height, width) = _decode(sample.image_jpg), CANVAS
+    scale = min(height / image.shape[0], width / image.shape[1], 1.0)
+    shape = [max(1, round(side * scale)) for side in image.shape[1::-1]]
+    canvas = np.full((height, width, 3), 255, np.uint8)
+    canvas[: shape[1], : shape[0]] = cv2.resize(image, shape, interpolation=cv2.INTER_AREA)
+    return _captioned(canvas, sample)
+
+
+def facts(sample: Sample) -> str:
+    """What is known of a sample, in a few words: "overlap 0.612  34 inliers", "class 3 n02084071"."""
+    if isinstance(sample, ImageSample):
+        named = f"class {sample.label} {sample.scene}" if sample.label >= 0 else "no class"
+        return f"{named}  {sample.size[1]}x{sample.size[0]} pixels"
+    overlap = f"overlap {sample.overlap:.3f}" if sample.overlap >= 0 else "overlap not known"
+    return f"{overlap}  {sample.num_inliers} inliers" if sample.num_inliers >= 0 else overlap
+
+
+def _captioned(content: Image, sample: Sample) -> Image:
+    """A picture with a line of text above it."""
+    picture = np.full((content.shape[0] + CAPTION + GAP, content.shape[1], 3), 255, np.uint8)
+    picture[CAPTION:-GAP] = content
+    text = f"{facts(sample)}  {sample.key}"
     cv2.putText(picture, text, (2, CAPTION - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
     return picture
 
@@ -47,5 +71,5 @@ def tint(image: Image, colour_of: NDArray[np.integer], colours: NDArray[np.uint8
 def _decode(data: bytes) -> Image:
     bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if bgr is None:
-        raise ValueError("a JPEG of this pair does not decode; run `mimic-shard verify` on the folder")
+        raise ValueError("a JPEG of this sample does not decode; run `mimic-shard verify` on the folder")
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)

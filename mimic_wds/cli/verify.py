@@ -30,7 +30,8 @@ def verify(folder: tyro.conf.Positional[Path], /) -> int:
     """
     manifest = read_manifest(folder)
     problems = 0
-    for problem in verify_data_set(folder, _recompute(manifest.criteria)):
+    recompute = _recompute(manifest.criteria) if manifest.kind == "pairs" else None
+    for problem in verify_data_set(folder, recompute):
         problems += 1
         error(str(problem))
     if problems:

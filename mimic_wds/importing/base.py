@@ -1,4 +1,4 @@
-"""What a foreign format is: units of work that give pairs, each found or lost for a reason."""
+"""What a foreign format is: units of work that give pairs or images, each found or lost for a reason."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -8,9 +8,9 @@ from typing import ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mimic_wds.pairs import DropReason, Scene
+from mimic_wds.pairs import DropReason, Kind, Sample, Scene
 
-#: Why a pair of the input is not in the data set. Every pair of the input is kept or has exactly one reason.
+#: Why a pair (or image) of the input is not in the data set. Every one of them is kept or has exactly one reason.
 UNREADABLE = DropReason.UNREADABLE.value  #: a view is no whole JPEG file, or could not be read
 DUPLICATE_KEY = DropReason.DUPLICATE_KEY.value  #: the same pair was found before
 MISSING_VIEW = "missing_view"  #: one of its two pictures is not there
@@ -26,7 +26,10 @@ MISSING_CORRESPONDENCES = "missing_correspondences"  #: there is no file of them
 BAD_CORRESPONDENCES = "bad_correspondences"  #: not a one-to-one map between the patches of the two views
 REFUSED_PICKLE = "refused_pickle"  #: the file asks for more than a dictionary of numbers: never loaded
 
-#: Pairs of one unit of work: large enough that starting it costs nothing, small enough that losing it does not hurt.
+#: Fault of an image that is kept.
+SAVED_ANEW = "saved_anew"  #: its file is no JPEG, or one that not every reader shows alike: it is encoded again
+
+#: Samples of one unit of work: large enough that starting it costs nothing, small enough that losing it does not hurt.
 UNIT_PAIRS = 2000
 
 
@@ -44,9 +47,17 @@ class RawPair:
     faults: tuple[str, ...] = ()  #: what could not be read of it
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Made:
+    """A sample, and what could not be read or measured of it."""
+
+    sample: Sample
+    faults: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A pair that cannot be imported."""
+    """A pair or image that cannot be imported."""
 
     reason: str  #: one of the reasons above
     where: str  #: file or folder
@@ -68,6 +79,7 @@ class Plan:
 
     units: list[Unit]
     notes: list[str] = field(default_factory=list)  #: what the reader should know, one line each
+    classes: list[str] = field(default_factory=list)  #: of images: the names that their labels number
 
 
 class Settings(Protocol):
@@ -75,7 +87,7 @@ class Settings(Protocol):
 
     @property
     def size(self) -> int:
-        """Pixels, height and width of every view."""
+        """Pixels, height and width of every view; of images the largest short side, 0 = any."""
         ...
 
     @property
@@ -89,6 +101,7 @@ class Format(Protocol):
 
     name: ClassVar[str]
     reads: ClassVar[str]  #: in one line what it expects on disk
+    kind: ClassVar[Kind]  #: what it gives
     default_size: ClassVar[int]  #: pixels; size of its views unless told otherwise
 
     @property
@@ -104,12 +117,15 @@ class Format(Protocol):
     def plan(self, settings: Settings) -> Plan:
         """All units below `paths`. Raises ValueError when a path is missing or holds nothing to read.
 
-        The pairs of a source have different (scene, frame0, frame1), but for those of one unit that are equal.
+        The samples of a source have different (scene, frame0, frame1), but for those of one unit that are equal.
         """
         ...
 
-    def pairs(self, unit: Unit, settings: Settings) -> Iterator[RawPair | Lost]:
-        """The pairs of a unit in order. Raises SceneError when the rest of the unit cannot be read."""
+    def pairs(self, unit: Unit, settings: Settings) -> Iterator[RawPair | Made | Lost]:
+        """The pairs of a unit in order, or its images as they are stored.
+
+        Raises SceneError when the rest of the unit cannot be read.
+        """
         ...
 
 

@@ -19,7 +19,7 @@ import msgspec
 from mimic_wds.importing import base
 from mimic_wds.importing.base import Lost, Plan, RawPair, Settings, Unit, existing
 from mimic_wds.importing.walk import walk
-from mimic_wds.pairs import Scene
+from mimic_wds.pairs import Kind, Scene
 
 LISTS = ("pairs.txt", "listing.txt")
 
@@ -50,6 +50,7 @@ class CrocoPairs:
 
     name: ClassVar[str] = "croco-pairs"
     reads: ClassVar[str] = "trees of STEM_1.jpeg, STEM_2.jpeg, or their pairs.txt or listing.txt"
+    kind: ClassVar[Kind] = "pairs"
     default_size: ClassVar[int] = 256
 
     paths: tuple[str, ...]

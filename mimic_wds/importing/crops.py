@@ -24,7 +24,7 @@ from mimic_wds.importing import base
 from mimic_wds.importing.base import Lost, Plan, RawPair, Settings, Unit, existing
 from mimic_wds.importing.croco import source_name
 from mimic_wds.importing.resample import resize
-from mimic_wds.pairs import Image, Scene
+from mimic_wds.pairs import Image, Kind, Scene
 
 #: The list's name in a folder of crops.
 LIST_NAME = "crops_release.txt"
@@ -68,6 +68,7 @@ class CrocoCrops:
 
     name: ClassVar[str] = "croco-crops"
     reads: ClassVar[str] = "CroCo's crops_release.txt; -o images=DIR is where its pictures are"
+    kind: ClassVar[Kind] = "pairs"
     default_size: ClassVar[int] = 256
 
     paths: tuple[str, ...]

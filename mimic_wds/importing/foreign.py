@@ -14,7 +14,7 @@ import numpy as np
 from mimic_wds.importing import base
 from mimic_wds.importing.base import Lost, Plan, RawPair, Settings, Unit, existing
 from mimic_wds.importing.walk import walk
-from mimic_wds.pairs import Scene, SceneError
+from mimic_wds.pairs import Kind, Scene, SceneError
 from mimic_wds.storage.tar import BLOCK, END
 
 #: Samples that are looked at to say what else they hold.
@@ -30,6 +30,7 @@ class WebDatasetPairs:
 
     name: ClassVar[str] = "wds"
     reads: ClassVar[str] = "WebDataset tars with two pictures a sample; -o image0=0.jpg -o image1=1.jpg names them"
+    kind: ClassVar[Kind] = "pairs"
     default_size: ClassVar[int] = 224
 
     paths: tuple[str, ...]

@@ -26,7 +26,7 @@ from mimic_wds.importing.names import PairName, pair_name, sort_key
 from mimic_wds.importing.npy import DictReader, RefusedPickle
 from mimic_wds.importing.walk import is_leftover, walk
 from mimic_wds.importing.zips import Zip, is_zip
-from mimic_wds.pairs import Scene
+from mimic_wds.pairs import Kind, Scene
 
 #: The files of a pair: view 0, view 1, map from the patches of view 0 to those of view 1.
 MEMBERS = ("0000.jpg", "0001.jpg", "corresponding.npy")
@@ -62,6 +62,7 @@ class Mimic3M:
 
     name: ClassVar[str] = "mimic3m"
     reads: ClassVar[str] = "MIMIC's zips or folders: 0000.jpg, 0001.jpg, corresponding.npy; -o csv=FILE chooses, orders"
+    kind: ClassVar[Kind] = "pairs"
     default_size: ClassVar[int] = 224
 
     paths: tuple[str, ...]

@@ -7,10 +7,13 @@ from mimic_wds.importing.base import Format
 from mimic_wds.importing.croco import CrocoPairs
 from mimic_wds.importing.crops import CrocoCrops
 from mimic_wds.importing.foreign import WebDatasetPairs
+from mimic_wds.importing.image_folder import ImageFolder
 from mimic_wds.importing.mimic3m import Mimic3M
 from mimic_wds.settings import from_mapping, nearest
 
-FORMATS: dict[str, type[Any]] = {kind.name: kind for kind in (Mimic3M, CrocoPairs, CrocoCrops, WebDatasetPairs)}
+FORMATS: dict[str, type[Any]] = {
+    kind.name: kind for kind in (Mimic3M, CrocoPairs, CrocoCrops, WebDatasetPairs, ImageFolder)
+}
 
 #: Formats that are known and cannot be read: what to say.
 NOT_YET = {

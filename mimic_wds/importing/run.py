@@ -21,9 +21,9 @@ import numpy as np
 
 from mimic_wds import __version__
 from mimic_wds.geometry import features, homography, overlap
-from mimic_wds.importing.base import DUPLICATE_KEY, UNREADABLE, Format, Lost, Plan, Unit
+from mimic_wds.importing.base import DUPLICATE_KEY, UNREADABLE, Format, Lost, Plan, RawPair, Unit
 from mimic_wds.importing.samples import make_sample
-from mimic_wds.pairs import Counts, PairSample, SceneError
+from mimic_wds.pairs import Counts, Kind, PairSample, Sample, SceneError
 from mimic_wds.storage.files import atomic_write, remove_stale
 from mimic_wds.storage.layout import MANIFEST_NAME, STAGING_NAME, check_dataset_name
 from mimic_wds.storage.manifest import Manifest, Plain, read_manifest
@@ -62,13 +62,18 @@ class Target:
 
     out: Path
     name: str
-    size: int  #: pixels, height and width of every view
+    size: int  #: pixels, height and width of every view; larger images are shrunk to this short side, 0 = none is
+    kind: Kind = "pairs"
     patch_size: int = 16  #: pixels
     recompute: bool = False  #: measure homography, correspondences and overlap anew
     max_shard_bytes: int = 256 * 2**20
 
     def __post_init__(self) -> None:
         check_dataset_name(self.name)
+        if self.kind == "images":
+            if self.size < 0 or self.recompute:
+                raise ValueError("of images the size is 0 (as they are) or more, and there is no overlap to measure")
+            return
         if self.size <= 0 or self.patch_size <= 0 or self.size % self.patch_size:
             raise ValueError(f"views of {self.size} pixels have no whole patches of {self.patch_size}")
         if (self.size // self.patch_size) ** 2 > np.iinfo(np.int16).max:
@@ -162,11 +167,11 @@ class Tally:
         self._seen += 1
         self._dropped[reason] += 1
 
-    def keep(self, faults: Iterable[str]) -> None:
-        """One pair is kept, for what could be read of it."""
+    def keep(self, sample: Sample, faults: Iterable[str]) -> None:
+        """One pair or image is kept, for what could be read of it."""
         self._seen += 1
         self.kept += 1
-        self.views += 2
+        self.views += 2 if isinstance(sample, PairSample) else 1
         self._faults.update(faults)
 
     def counts(self, error: str = "") -> Counts:
@@ -177,18 +182,18 @@ class Tally:
         return Counts(kept=self.kept, dropped=dict(+dropped), faults=dict(self._faults), views=self.views)
 
 
-def _samples(task: Task, tally: Tally) -> Iterator[PairSample]:
-    """The kept pairs of a unit."""
+def _samples(task: Task, tally: Tally) -> Iterator[Sample]:
+    """The kept samples of a unit."""
     keys: set[str] = set()
-    for pair in task.format.pairs(task.unit, task.target):
-        made = pair if isinstance(pair, Lost) else make_sample(pair, task.target)
+    for found in task.format.pairs(task.unit, task.target):
+        made = make_sample(found, task.target) if isinstance(found, RawPair) else found
         if isinstance(made, Lost):
             tally.drop(made.reason)
         elif made.sample.key in keys:
             tally.drop(DUPLICATE_KEY)
         else:
             keys.add(made.sample.key)
-            tally.keep(made.faults)
+            tally.keep(made.sample, made.faults)
             yield made.sample
 
 
@@ -262,6 +267,8 @@ def _locked(staging: Path) -> Iterator[None]:
 
 def criteria(target: Target) -> dict[str, Plain]:
     """What the manifest says about how pairs were chosen: not by overlap; how it was measured, if it was."""
+    if target.kind == "images":
+        return {"preset": "import", "size": target.size}
     known: dict[str, Plain] = {"preset": "import", "size": target.size, "patch_size": target.patch_size}
     if target.recompute:
         known |= {
@@ -280,6 +287,8 @@ def _describe(format: Format, target: Target, plan: Plan) -> dict[str, Any]:
         "criteria": criteria(target),
         "versions": _versions(),
         "licences": dict.fromkeys(sources, format.licence),
+        "kind": target.kind,
+        "classes": plan.classes,
     }
 
 

@@ -1,6 +1,5 @@
 """From a foreign pair to a sample of ours; what is not known is marked as absent."""
 
-from dataclasses import dataclass
 from typing import Protocol
 
 import cv2
@@ -9,7 +8,7 @@ from numpy.typing import NDArray
 
 from mimic_wds.geometry import features, overlap
 from mimic_wds.geometry.patches import PatchGrid
-from mimic_wds.importing.base import SIZES_DIFFER, UNREADABLE, WRONG_SIZE, Lost, RawPair, Settings
+from mimic_wds.importing.base import SIZES_DIFFER, UNREADABLE, WRONG_SIZE, Lost, Made, RawPair, Settings
 from mimic_wds.importing.jpeg import jpeg_size
 from mimic_wds.pairs import DropReason, Overlap, PairSample
 from mimic_wds.storage.layout import sample_key
@@ -26,14 +25,6 @@ class Wanted(Settings, Protocol):
     def recompute(self) -> bool:
         """Measure homography, correspondences and overlap."""
         ...
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Made:
-    """A sample, and what could not be read or measured of it."""
-
-    sample: PairSample
-    faults: tuple[str, ...]
 
 
 def make_sample(pair: RawPair, wanted: Wanted) -> Made | Lost:

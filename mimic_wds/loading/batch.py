@@ -18,3 +18,16 @@ class PairBatch:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ImageBatch:
+    """A micro-batch of B single images on the CPU."""
+
+    image: Tensor  #: (B, H, W, 3) uint8 RGB
+    labels: Tensor  #: (B,) int64: numbers of their classes, -1 = none
+    keys: tuple[str, ...]
+    rows: Tensor  #: (B,) int64: places in the global batch
+
+    def __len__(self) -> int:
+        return len(self.keys)

@@ -17,15 +17,21 @@ def decode_into(data: bytes, out: NDArray[np.uint8]) -> None:
     Decoding as BGR and turning the channels round on the way into `out` costs no more than decoding as RGB and copying,
     and works in every OpenCV.
     """
+    bgr = decode_bgr(data)
+    if bgr.shape != out.shape:
+        raise BadSample("image_of_another_size")
+    cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, dst=out)
+
+
+def decode_bgr(data: bytes) -> NDArray[np.uint8]:
+    """A JPEG of any size as (H, W, 3) uint8 BGR. Raises BadSample when it does not decode."""
     try:
         bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     except cv2.error:
         bgr = None
     if bgr is None:
         raise BadSample("jpeg_does_not_decode")
-    if bgr.shape != out.shape:
-        raise BadSample("image_of_another_size")
-    cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, dst=out)
+    return np.asarray(bgr, np.uint8)
 
 
 def decode_corr(data: bytes, num_patches: int) -> NDArray[np.int16]:

@@ -1,14 +1,14 @@
-"""Batches of pairs in an exact, resumable order; JPEGs are decoded by threads while the model computes.
+"""Batches in an exact, resumable order; JPEGs are decoded by threads while the model computes.
 
 Threads, not processes: decoding releases Python's lock, and handing pixels from one process to another costs more than
 decoding them.
 """
 
 from collections import Counter, deque
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
-from typing import Any
+from typing import Any, Generic, Required, TypedDict, TypeVar, Unpack
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mimic_wds.loading.batch import PairBatch
-from mimic_wds.loading.dataset import PairDataset
+from mimic_wds.loading.dataset import Dataset, PairDataset
 from mimic_wds.loading.decoding import BadSample, decode_corr, decode_into
 from mimic_wds.loading.memory import PixelMemory
 from mimic_wds.loading.order import Order, rank_rows, swap_views
@@ -33,12 +33,45 @@ SAMPLES_PER_TASK = 8
 MAX_TRIES = 100
 
 
-class PairLoader:
+Batch = TypeVar("Batch")
+
+
+class Share(TypedDict, total=False):
+    """What every loader is told beside its data set; see `Loader` for what is not given."""
+
+    global_batch: Required[int]
+    seed: int
+    rank: int
+    world_size: int
+    accumulation: int
+    num_threads: int
+    pin_memory: bool
+    max_faults: int | None
+
+
+class Pending(Generic[Batch]):
+    """A micro-batch while threads fill it."""
+
+    def __init__(self, rows: NDArray[np.int64]):
+        self.rows = rows  #: (B,) places in the global batch
+        self.keys = [""] * len(rows)
+        self.futures: list[Future[None]] = []
+
+    def put(self, place: int, key: str, members: Mapping[str, bytes]) -> None:
+        """Decode one sample into its place. Raises BadSample with the reason."""
+        raise NotImplementedError
+
+    def batch(self) -> Batch:
+        """The micro-batch, once all of it is there."""
+        raise NotImplementedError
+
+
+class Loader(Generic[Batch]):
     """Gives one rank its share of every global batch, in micro-batches.
 
     The order is `Order`'s: it does not depend on ranks, accumulation or threads. A sample that cannot be decoded is
     counted in `faults` by reason and replaced by the next good one of the data set (by number; the first follows the
-    last), with its views exchanged if those of the bad one were to be: the same replacement for any ranks and threads.
+    last), with all that was drawn for the bad one: the same replacement for any ranks and threads.
     More than `max_faults` different bad samples (default: one in a thousand, at least 10) raise RuntimeError.
 
     Batches are never overwritten (`PixelMemory`). Never hand a loader to `accelerator.prepare()`: it shares out the
@@ -47,21 +80,22 @@ class PairLoader:
 
     def __init__(
         self,
-        dataset: PairDataset,
+        dataset: Dataset,
         *,
+        pixels: Callable[[int], tuple[int, ...]],
         global_batch: int,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
         accumulation: int = 1,
         num_threads: int = 2,
-        swap: bool = True,
         pin_memory: bool = False,
         max_faults: int | None = None,
     ):
-        """Raises ValueError when the data set is smaller than a global batch, or ranks do not divide it.
+        """`pixels` is the shape of the pixels of so many samples.
 
-        `pin_memory` needs CUDA; it lets batches be copied to the device while it computes.
+        Raises ValueError when the data set is smaller than a global batch, or ranks do not divide it. `pin_memory`
+        needs CUDA; it lets batches be copied to the device while it computes.
         """
         if num_threads < 1:
             raise ValueError(f"decoding needs 1 thread or more, got num_threads = {num_threads}")
@@ -69,12 +103,10 @@ class PairLoader:
         self.order = Order(len(dataset), global_batch, seed)
         self.rows = rank_rows(global_batch, world_size, rank, accumulation)
         self.num_threads = num_threads
-        self.swap = swap
         self.max_faults = max(10, len(dataset) // 1000) if max_faults is None else max_faults
         num_rows = self.rows.shape[1]
         self._task_size = max(1, min(SAMPLES_PER_TASK, num_rows // num_threads))
-        shape = (2, num_rows, dataset.size, dataset.size, 3)
-        self._memory = PixelMemory(shape, keep=LOOK_AHEAD + 2, pinned=pin_memory)
+        self._memory = PixelMemory(pixels(num_rows), keep=LOOK_AHEAD + 2, pinned=pin_memory)
         self._bad: dict[int, str] = {}
         self._lock = Lock()
         self._position = (0, 0)
@@ -120,7 +152,7 @@ class PairLoader:
         self._position = (epoch, step)
         return self._position
 
-    def epoch(self, epoch: int, start_step: int = 0) -> Generator[PairBatch]:
+    def epoch(self, epoch: int, start_step: int = 0) -> Generator[Batch]:
         """This rank's micro-batches of an epoch from `start_step` on: `accumulation` for every step.
 
         Raises ValueError when an epoch has no such step. Threads run from the first batch until the generator ends or
@@ -131,9 +163,13 @@ class PairLoader:
         self._position = (epoch, start_step)
         return self._batches(epoch, start_step)
 
-    def _batches(self, epoch: int, start_step: int) -> Generator[PairBatch]:
+    def _pending(self, epoch: int, rows: NDArray[np.int64], indices: NDArray[np.int64]) -> Pending[Batch]:
+        """An empty micro-batch of the samples `indices` at the places `rows`, with what is drawn for them."""
+        raise NotImplementedError
+
+    def _batches(self, epoch: int, start_step: int) -> Generator[Batch]:
         pool = ThreadPoolExecutor(self.num_threads, thread_name_prefix="decode")
-        waiting: deque[_Pending] = deque()
+        waiting: deque[Pending[Batch]] = deque()
         work = ((step, rows) for step in range(start_step, self.steps_per_epoch) for rows in self.rows)
         try:
             for number, (step, rows) in enumerate(work, start=1):
@@ -146,17 +182,16 @@ class PairLoader:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _start(self, pool: ThreadPoolExecutor, epoch: int, step: int, rows: NDArray[np.int64]) -> "_Pending":
+    def _start(self, pool: ThreadPoolExecutor, epoch: int, step: int, rows: NDArray[np.int64]) -> Pending[Batch]:
         """Have a micro-batch decoded."""
-        pending = _Pending(self._memory.take(), rows, self.dataset.num_patches)
         indices = self.order.batch(epoch, step)[rows]
-        swapped = swap_views(self.order.seed, epoch, indices) & self.swap
-        work = list(zip(range(len(rows)), indices.tolist(), swapped.tolist(), strict=True))
+        pending = self._pending(epoch, rows, indices)
+        work = list(enumerate(indices.tolist()))
         tasks = (work[start : start + self._task_size] for start in range(0, len(work), self._task_size))
         pending.futures = [pool.submit(self._load, pending, task) for task in tasks]
         return pending
 
-    def _finish(self, pending: "_Pending", epoch: int, start_step: int, number: int) -> PairBatch:
+    def _finish(self, pending: Pending[Batch], epoch: int, start_step: int, number: int) -> Batch:
         """Wait for a micro-batch, the `number`th since `start_step`, and note the position behind it."""
         for future in pending.futures:
             future.result()
@@ -164,11 +199,11 @@ class PairLoader:
         self._position = (epoch, steps) if steps < self.steps_per_epoch else (epoch + 1, 0)
         return pending.batch()
 
-    def _load(self, pending: "_Pending", task: list[tuple[int, int, bool]]) -> None:
-        """Decode samples, each (place in the micro-batch, index, views exchanged), into their places."""
-        for place, index, exchange in task:
+    def _load(self, pending: Pending[Batch], task: list[tuple[int, int]]) -> None:
+        """Decode samples, each (place in the micro-batch, index), into their places."""
+        for place, index in task:
             for candidate in range(index, index + MAX_TRIES):
-                if self._load_one(pending, place, candidate % len(self.dataset), exchange):
+                if self._load_one(pending, place, candidate % len(self.dataset)):
                     break
             else:
                 raise RuntimeError(
@@ -176,10 +211,10 @@ class PairLoader:
                     f"{self._describe(index)}"
                 )
 
-    def _load_one(self, pending: "_Pending", place: int, index: int, exchange: bool) -> bool:
+    def _load_one(self, pending: Pending[Batch], place: int, index: int) -> bool:
         """Decode sample `index` into its place; False if it is a bad one."""
         try:
-            pending.put(place, *self._read(index), exchange)
+            pending.put(place, *self._read(index))
         except BadSample as bad:
             self._note(index, str(bad))
             return False
@@ -210,26 +245,38 @@ class PairLoader:
         return f"{shard.key(place)} in {shard.path}"
 
 
-class _Pending:
-    """A micro-batch while threads fill it."""
+class PairLoader(Loader[PairBatch]):
+    """Pairs, the views of half of them exchanged unless `swap` is off; see `Loader`."""
 
-    def __init__(self, images: Tensor, rows: NDArray[np.int64], num_patches: int):
+    def __init__(self, dataset: PairDataset, *, swap: bool = True, **share: Unpack[Share]):
+        """Raises ValueError as `Loader` does."""
+        super().__init__(dataset, pixels=lambda rows: (2, rows, dataset.size, dataset.size, 3), **share)
+        self.num_patches = dataset.num_patches
+        self.swap = swap
+
+    def _pending(self, epoch: int, rows: NDArray[np.int64], indices: NDArray[np.int64]) -> "_PendingPairs":
+        swapped = swap_views(self.order.seed, epoch, indices) & self.swap
+        return _PendingPairs(self._memory.take(), rows, swapped, self.num_patches)
+
+
+class _PendingPairs(Pending[PairBatch]):
+    """A micro-batch of pairs while threads fill it."""
+
+    def __init__(self, images: Tensor, rows: NDArray[np.int64], swapped: NDArray[np.bool_], num_patches: int):
+        super().__init__(rows)
         self.images = images  #: (2, B, H, W, 3)
         self.pixels = images.numpy()
-        self.rows = rows
         self.corr = np.empty((len(rows), num_patches), np.int16)
-        self.swapped = np.zeros(len(rows), bool)
-        self.keys = [""] * len(rows)
-        self.futures: list[Future[None]] = []
+        self.swapped = swapped
 
-    def put(self, place: int, key: str, members: Mapping[str, bytes], exchange: bool) -> None:
-        """Decode one sample into its place. Raises BadSample with the reason."""
+    def put(self, place: int, key: str, members: Mapping[str, bytes]) -> None:
+        """Decode one pair into its place. Raises BadSample with the reason."""
+        exchange = bool(self.swapped[place])
         corr = decode_corr(members["corr.npy"], self.corr.shape[1])
         for view in (0, 1):
             decode_into(members[f"{view}.jpg"], self.pixels[view ^ exchange, place])
         self.corr[place] = invert_correspondences(corr) if exchange else corr
         self.keys[place] = key
-        self.swapped[place] = exchange
 
     def batch(self) -> PairBatch:
         """The micro-batch, once all of it is there."""

@@ -67,11 +67,17 @@ def rank_rows(global_batch: int, world_size: int, rank: int, accumulation: int) 
 def swap_views(seed: int, epoch: int, samples: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Which samples (any shape) have their views exchanged in an epoch: probability 1/2, fixed per sample and epoch."""
     with np.errstate(over="ignore"):
-        stream = _mix(np.uint64(seed % 2**64) + _mix(np.uint64(epoch) + np.uint64(1)))
-        return (_mix(samples.astype(np.uint64) + stream) >> np.uint64(63)).astype(bool)
+        return (mix(samples.astype(np.uint64) + stream(seed, epoch)) >> np.uint64(63)).astype(bool)
 
 
-def _mix(x: NDArray[np.uint64] | np.uint64) -> NDArray[np.uint64]:
+def stream(seed: int, epoch: int, purpose: int = 0) -> NDArray[np.uint64] | np.uint64:
+    """Where the random words of an epoch start; other ones for every purpose that they serve."""
+    with np.errstate(over="ignore"):
+        start = mix(np.uint64(seed % 2**64) + mix(np.uint64(epoch) + np.uint64(1)))
+        return mix(start + np.uint64(purpose)) if purpose else start
+
+
+def mix(x: NDArray[np.uint64] | np.uint64) -> NDArray[np.uint64]:
     """SplitMix64: every bit of the result depends on every bit of x (Steele, Lea, Flood 2014)."""
     z = np.asarray(x + np.uint64(0x9E3779B97F4A7C15))
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -12,7 +12,7 @@ from mimic_wds.storage.tar import BLOCK, END
 
 
 def read_tars(paths: Sequence[Path | str]) -> Iterator[PairSample]:
-    """The samples of tars in our format, in file order; slow, but needs nothing beside the tars.
+    """The pairs of tars in our format, in file order; slow, but needs nothing beside the tars.
 
     Raises ValueError naming the file (and key and members, where known) when a tar is torn or a sample not one of ours.
     """
@@ -34,10 +34,10 @@ def _read_tar(path: Path) -> Iterator[PairSample]:
         _check_end(path, stream)
         for members in group_by_keys(tar_file_expander([{"url": str(path), "stream": stream}])):
             key = members["__key__"]
-            missing = [member for member in MEMBERS if member not in members]
+            missing = [member for member in MEMBERS["pairs"] if member not in members]
             if missing:
                 raise ValueError(f"{path}: sample {key!r} has no {', '.join(missing)}")
-            yield decode(key, {member: members[member] for member in MEMBERS})
+            yield decode(key, {member: members[member] for member in MEMBERS["pairs"]})
 
 
 def _check_end(path: Path, stream: BinaryIO) -> None:

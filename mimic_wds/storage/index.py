@@ -1,7 +1,7 @@
 """The index of a shard: where every member lies, so that any sample is one read.
 
-On disk it is a plain .npy array of int64, shape (samples, 4, 2): for each member (in MEMBERS order) the byte offset of
-its data in the tar and their length.
+On disk it is a plain .npy array of int64, shape (samples, M, 2): for each of a sample's M members (4 of a pair, 2 of a
+single image, in MEMBERS order) the byte offset of its data in the tar and their length.
 """
 
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mimic_wds.pairs import Kind
 from mimic_wds.storage.files import atomic_write
 from mimic_wds.storage.layout import MEMBERS, index_name
 from mimic_wds.storage.sample import decode_array, encode_array
@@ -18,15 +19,23 @@ from mimic_wds.storage.tar import BLOCK, END, padded, walk
 #: A USTAR size has 11 octal digits.
 MAX_MEMBER = 8**11 - 1
 
+#: Number of members -> what the samples are.
+_KINDS: dict[int, Kind] = {len(members): kind for kind, members in MEMBERS.items()}
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Index:
     """Byte ranges of all members of a shard."""
 
-    spans: NDArray[np.int64]  #: (N, 4, 2) offset and length of each member's data
+    spans: NDArray[np.int64]  #: (N, M, 2) offset and length of each member's data
 
     def __len__(self) -> int:
         return len(self.spans)
+
+    @property
+    def kind(self) -> Kind:
+        """What the samples are, by the number of their members."""
+        return _KINDS[self.spans.shape[1]]
 
     def sample_range(self, i: int) -> tuple[int, int]:
         """First byte of sample i (its first header) and the byte after its last block."""
@@ -57,8 +66,10 @@ def read_index(path: Path) -> Index:
         spans = decode_array(path.read_bytes(), str(path))
     except FileNotFoundError:
         raise ValueError(f"{path}: the shard's index is missing") from None
-    if spans.dtype != np.int64 or spans.shape[1:] != (len(MEMBERS), 2) or len(spans) == 0:
-        raise ValueError(f"{path}: expected int64 of shape (N, {len(MEMBERS)}, 2), got {spans.dtype} {spans.shape}")
+    shapes = [(members, 2) for members in _KINDS]
+    if spans.dtype != np.int64 or spans.shape[1:] not in shapes or len(spans) == 0:
+        expected = " or ".join(f"(N, {members}, 2)" for members in _KINDS)
+        raise ValueError(f"{path}: expected int64 of shape {expected}, got {spans.dtype} {spans.shape}")
     if not _is_gapless(spans):
         raise ValueError(f"{path}: damaged: its members do not follow each other; `mimic-shard verify` tells more")
     return Index(spans)
@@ -78,35 +89,36 @@ def index_path(shard: Path) -> Path:
     return shard.with_name(index_name(shard.name))
 
 
-def index_tar(path: Path) -> tuple[Index, list[str]]:
-    """Walk a shard and return its index and keys.
+def index_tar(path: Path, kind: Kind = "pairs") -> tuple[Index, list[str]]:
+    """Walk a shard of samples of this kind and return its index and keys.
 
     Raises ValueError, naming file and byte or member, for a torn tar, members missing, foreign or out of order, a key
     used twice, and a shard without samples.
     """
     spans: list[tuple[int, int]] = []
     keys: list[str] = []
+    members = MEMBERS[kind]
     try:
         with path.open("rb") as file:
             for number, member in enumerate(walk(file, path.stat().st_size)):
                 key, _, field = member.name.partition(".")
-                position = number % len(MEMBERS)
+                position = number % len(members)
                 if position == 0:
                     keys.append(key)
-                expected = f"{keys[-1]}.{MEMBERS[position]}"
+                expected = f"{keys[-1]}.{members[position]}"
                 if member.name != expected:
                     raise ValueError(f"found member {member.name!r} where {expected!r} should be")
-                assert field == MEMBERS[position]
+                assert field == members[position]
                 spans.append((member.offset, member.length))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    if len(spans) != len(MEMBERS) * len(keys):
+    if len(spans) != len(members) * len(keys):
         raise ValueError(
-            f"{path}: the last sample, {keys[-1]!r}, has {len(spans) % len(MEMBERS)} of {len(MEMBERS)} members"
+            f"{path}: the last sample, {keys[-1]!r}, has {len(spans) % len(members)} of {len(members)} members"
         )
     if not keys:
         raise ValueError(f"{path}: holds no samples")
     if len(set(keys)) != len(keys):
         twice = next(key for key in keys if keys.count(key) > 1)
         raise ValueError(f"{path}: the key {twice!r} is there twice")
-    return Index(np.array(spans, np.int64).reshape(-1, len(MEMBERS), 2)), keys
+    return Index(np.array(spans, np.int64).reshape(-1, len(members), 2)), keys

@@ -3,14 +3,20 @@
 import hashlib
 import re
 import unicodedata
+from functools import lru_cache
+
+from mimic_wds.pairs import Kind
 
 MANIFEST_NAME = "manifest.json"
 SCENES_NAME = "scenes.jsonl"  #: what became of each scene
 REPORT_NAME = "build-report.json"  #: how the last build went: times, rates; not part of what is described
 STAGING_NAME = ".build"  #: folder of an unfinished build
 
-#: Members of a sample in their order in the tar; their names are KEY.MEMBER.
-MEMBERS = ("0.jpg", "1.jpg", "corr.npy", "json")
+#: Members of a sample in their order in the tar; their names are KEY.MEMBER. Their number tells the kind.
+MEMBERS: dict[Kind, tuple[str, ...]] = {
+    "pairs": ("0.jpg", "1.jpg", "corr.npy", "json"),
+    "images": ("0.jpg", "json"),
+}
 
 #: A USTAR name has 100 bytes, so KEY + ".corr.npy" must fit in them.
 MAX_KEY = 100 - len(".corr.npy")
@@ -18,10 +24,17 @@ MAX_KEY = 100 - len(".corr.npy")
 #: Characters of a key's parts; with three "_" they fill MAX_KEY.
 _SOURCE_LIMIT, _SCENE_LIMIT, _FRAME_LIMIT = 14, 38, 18
 
+#: An image has one frame, which takes the room of two.
+_ONLY_FRAME_LIMIT = 2 * _FRAME_LIMIT + 1
+
 #: Hex digits, 40 bits: 100,000 scenes with the same first 27 characters get equal keys with a chance of 0.5 %.
 _HASH_LENGTH = 10
 
-_KEY = re.compile(r"[a-z0-9-]+(_[a-z0-9-]+){3}")
+#: Parts of a key: source, scene, frames.
+_KEY: dict[Kind, re.Pattern[str]] = {
+    "pairs": re.compile(r"[a-z0-9-]+(_[a-z0-9-]+){3}"),
+    "images": re.compile(r"[a-z0-9-]+(_[a-z0-9-]+){2}"),
+}
 _DATASET = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
@@ -63,6 +76,14 @@ def sample_key(source: str, scene: str, frame0: str, frame1: str) -> str:
     return key
 
 
+def image_key(source: str, scene: str, frame: str) -> str:
+    """Key of a single image, the same in every import: "source_scene_frame", like those of pairs."""
+    key = f"{scene_prefix(source, scene)}_{slug(frame, _ONLY_FRAME_LIMIT)}"
+    assert len(key) <= MAX_KEY
+    return key
+
+
+@lru_cache(maxsize=1 << 10)  # asked for with every sample of a scene
 def scene_prefix(source: str, scene: str) -> str:
     """What the keys of a scene begin with, before the second "_"."""
     return f"{slug(source, _SOURCE_LIMIT)}_{slug(scene, _SCENE_LIMIT)}"
@@ -73,9 +94,9 @@ def prefix_of(key: str) -> str:
     return "_".join(key.split("_", 2)[:2])
 
 
-def is_key(text: str) -> bool:
-    """True if `text` is formed like a key."""
-    return len(text) <= MAX_KEY and _KEY.fullmatch(text) is not None
+def is_key(text: str, kind: Kind = "pairs") -> bool:
+    """True if `text` is formed like the key of such a sample."""
+    return len(text) <= MAX_KEY and _KEY[kind].fullmatch(text) is not None
 
 
 def check_dataset_name(name: str) -> None:

@@ -2,18 +2,23 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
 import msgspec
 import numpy as np
 
+from mimic_wds.pairs import Kind
 from mimic_wds.settings import from_mapping
 from mimic_wds.storage.files import atomic_write
 from mimic_wds.storage.layout import MANIFEST_NAME, check_dataset_name, is_shard_name
 
-FORMAT_VERSION = 1
+#: Version of the format by what the samples are: readers of version 1 know pairs only, and must refuse anything else.
+FORMAT_VERSIONS: dict[Kind, int] = {"pairs": 1, "images": 2}
+
+#: Fields of the manifest that version 1 does not have.
+_NEW_IN_2 = ("kind", "classes")
 
 #: Overlap histogram: this many equal bins over 0..1.
 HISTOGRAM_BINS = 20
@@ -52,19 +57,21 @@ class Manifest:
     shards: list[ShardInfo]
     criteria: dict[str, Plain]  #: thresholds of the build, and its preset
     versions: dict[str, str]  #: of this package, OpenCV and numpy
-    candidates: dict[str, int]  #: pairs tried, per source
-    kept: dict[str, int]  #: pairs kept, per source
-    dropped: dict[str, dict[str, int]]  #: source -> reason -> pairs; kept + dropped = candidates
+    candidates: dict[str, int]  #: samples (pairs, or images) tried, per source
+    kept: dict[str, int]  #: samples kept, per source
+    dropped: dict[str, dict[str, int]]  #: source -> reason -> samples; kept + dropped = candidates
     faults: dict[str, dict[str, int]]  #: source -> reason -> files or frames that could not be read
     views: dict[str, int]  #: views read, per source
     scenes: dict[str, int]  #: per source
     failed_scenes: dict[str, str]  #: "source/scene" -> what was wrong with it
     overlap_histogram: Histogram
     licences: dict[str, str]  #: source -> licence note
+    kind: Kind = "pairs"  #: what the samples are
+    classes: list[str] = field(default_factory=list)  #: of images: the names that their labels number, sorted
 
     @property
     def num_samples(self) -> int:
-        """Pairs in all shards."""
+        """Samples in all shards."""
         return sum(shard.samples for shard in self.shards)
 
 
@@ -80,9 +87,12 @@ def read_manifest(path: Path) -> Manifest:
     except (msgspec.DecodeError, RecursionError) as error:
         raise ValueError(f"{file}: not valid JSON: {error}") from None
     version = plain.get("format_version") if isinstance(plain, dict) else None
-    if version != FORMAT_VERSION:
-        raise ValueError(f"{file}: format version {version!r}; this program reads version {FORMAT_VERSION}")
+    if version not in FORMAT_VERSIONS.values():
+        known = " and ".join(map(str, FORMAT_VERSIONS.values()))
+        raise ValueError(f"{file}: format version {version!r}; this program reads versions {known}")
     manifest = from_mapping(Manifest, plain, str(file))
+    if version != format_version(manifest.kind):
+        raise ValueError(f"{file}: format version {version} does not hold {manifest.kind}")
     _check_names(manifest, file)
     return manifest
 
@@ -112,12 +122,20 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 def encode_manifest(manifest: Manifest) -> bytes:
     """The manifest as JSON, fields in their order and tables sorted by key: equal manifests give equal bytes."""
-    return msgspec.json.encode(manifest, order="deterministic")
+    plain = msgspec.to_builtins(manifest, order="deterministic")
+    if manifest.format_version == 1:
+        plain = {name: value for name, value in plain.items() if name not in _NEW_IN_2}
+    return msgspec.json.encode(plain)
 
 
 def manifest_hash(manifest: Manifest) -> str:
     """sha256 (hex) of the manifest's canonical JSON: names the exact contents of a data set."""
     return hashlib.sha256(encode_manifest(manifest)).hexdigest()
+
+
+def format_version(kind: Kind) -> int:
+    """The oldest version of the format that can hold such samples."""
+    return FORMAT_VERSIONS[kind]
 
 
 def histogram(overlaps: Sequence[float]) -> Histogram:

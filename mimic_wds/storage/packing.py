@@ -18,11 +18,11 @@ from mimic_wds.pairs import DropReason
 from mimic_wds.storage.index import index_path, write_index
 from mimic_wds.storage.layout import SCENES_NAME, prefix_of, shard_name
 from mimic_wds.storage.manifest import (
-    FORMAT_VERSION,
     Histogram,
     Manifest,
     ShardInfo,
     dataset_id,
+    format_version,
     histogram,
     write_manifest,
 )
@@ -58,9 +58,10 @@ def pack(
     """Pack scenes 0..num_scenes-1 into shards of the data set `name` in `out`, write its manifest and return it.
 
     A shard is closed before a sample that would take it past `max_shard_bytes` (one sample always fits).
-    `description` gives the manifest's criteria, versions and licences. With `base`, the manifest that is there, new
-    shards are added as its next generation, and a scene that it lists takes its new outcome; of those scenes the
-    samples whose keys are `known` are in its shards already. Of two samples with the same key the second is dropped.
+    `description` gives the manifest's criteria, versions and licences, of images also kind and classes. With `base`,
+    the manifest that is there, new shards are added as its next generation, and a scene that it lists takes its new
+    outcome; of those scenes the samples whose keys are `known` are in its shards already. Of two samples with the same
+    key the second is dropped.
     The result depends on nothing but the staged scenes and these arguments.
     Raises OutputError when `out` is full, ValueError when a staged file is missing.
     """
@@ -102,7 +103,8 @@ class _Settled:
                     new.append(place)
             if number in self._suspects:
                 seen.update(staged.keys)
-            self.overlaps.extend(staged.overlaps[place] for place in new)
+            if staged.overlaps:
+                self.overlaps.extend(staged.overlaps[place] for place in new)
             for place in new:
                 yield _Sample(number, place, staged.keys[place], staged.scene.source, staged.sizes[place])
 
@@ -226,7 +228,7 @@ def _describe(
             overlaps, counts=[a + b for a, b in zip(base.overlap_histogram.counts, overlaps.counts, strict=True)]
         )
     return Manifest(
-        format_version=FORMAT_VERSION,
+        format_version=format_version(description.get("kind", "pairs")),
         name=name,
         id=base.id if base else dataset_id(shards),
         generation=base.generation + 1 if base else 0,

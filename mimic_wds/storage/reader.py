@@ -6,11 +6,11 @@ import resource
 from pathlib import Path
 from typing import Self
 
-from mimic_wds.pairs import PairSample
+from mimic_wds.pairs import Sample
 from mimic_wds.storage.index import Index, index_path, read_index
 from mimic_wds.storage.layout import MEMBERS
 from mimic_wds.storage.manifest import Manifest
-from mimic_wds.storage.sample import decode
+from mimic_wds.storage.sample import decode, decode_image
 from mimic_wds.storage.tar import BLOCK, has_header
 
 REPAIR = "run `mimic-shard verify` on the folder"
@@ -62,7 +62,7 @@ class Shard:
         return data
 
     def read(self, i: int) -> dict[str, bytes]:
-        """The members of sample i: {"0.jpg": ..., "1.jpg": ..., "corr.npy": ..., "json": ...}.
+        """The members of sample i, of a pair {"0.jpg": ..., "1.jpg": ..., "corr.npy": ..., "json": ...}.
 
         Raises ValueError when they are not where the index says.
         """
@@ -73,10 +73,11 @@ class Shard:
         start, _ = self.index.sample_range(i)
         return _key(os.pread(self._descriptor, BLOCK, start))
 
-    def sample(self, i: int) -> PairSample:
+    def sample(self, i: int) -> Sample:
         """Sample i, decoded (the JPEGs stay bytes). Raises ValueError naming the key when it is malformed."""
         blocks = self.blocks(i)
-        return decode(_key(blocks), self._split(i, blocks))
+        key, members = _key(blocks), self._split(i, blocks)
+        return decode(key, members) if self.index.kind == "pairs" else decode_image(key, members)
 
     def lengths(self, i: int) -> list[int]:
         """Bytes of each member of sample i, in MEMBERS order."""
@@ -85,7 +86,7 @@ class Shard:
     def _split(self, i: int, blocks: bytes) -> dict[str, bytes]:
         """The members' data, each held against its header: an index of other bytes is found here, not in a decoder."""
         members, key, start = {}, blocks[:100].partition(b".")[0], self.index.ranges(i)[0][0] - BLOCK
-        for member, (offset, length) in zip(MEMBERS, self.index.ranges(i), strict=True):
+        for member, (offset, length) in zip(MEMBERS[self.index.kind], self.index.ranges(i), strict=True):
             at = offset - start
             if not has_header(blocks, at - BLOCK, b"%b.%b" % (key, member.encode()), length):
                 raise ValueError(f"{self.path}: sample {i} is not where its index says: {REPAIR}")
@@ -110,6 +111,10 @@ def open_shards(folder: Path, manifest: Manifest) -> list[Shard]:
                 raise ValueError(
                     f"{shard.path}: holds {len(shard)} samples in {shard.index.tar_bytes} bytes, the manifest says "
                     f"{info.samples} in {info.bytes}: {REPAIR}"
+                )
+            if shard.index.kind != manifest.kind:
+                raise ValueError(
+                    f"{shard.path}: its index is one of {shard.index.kind}, the manifest says {manifest.kind}: {REPAIR}"
                 )
     except (ValueError, OSError) as error:
         for shard in shards:

@@ -1,19 +1,23 @@
-"""A sample as bytes: four members, the same in every build (docs/shard-format.md)."""
+"""A sample as bytes: its members, the same in every build (docs/shard-format.md)."""
 
 import io
 import json
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from functools import lru_cache
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from mimic_wds.pairs import PairSample
+from mimic_wds.pairs import ImageSample, PairSample, Sample
 from mimic_wds.storage.layout import MEMBERS
 
-#: Fields of KEY.json in their order, with their types (a tuple: a list of these); the same in every sample.
-FIELDS: dict[str, type | tuple[type, ...]] = {
+#: Fields of a KEY.json in their order, with their types (a tuple: a list of these).
+Fields: TypeAlias = Mapping[str, type | tuple[type, ...]]
+
+#: Of a pair; the same in every sample.
+FIELDS: Fields = {
     "overlap": float,
     "source": str,
     "scene": str,
@@ -27,13 +31,21 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
     "patch_size": int,
 }
 
+#: Of a single image.
+IMAGE_FIELDS: Fields = {"source": str, "scene": str, "frame0": str, "label": int, "size": (int, int)}
+
 _NPY_HEADER = re.compile(
     rb"\s*\{\s*'descr':\s*'([<|][iuf][1248])',\s*'fortran_order':\s*False,\s*'shape':\s*\(([0-9, ]{0,80})\),?\s*\}\s*"
 )
 
 
-def encode(sample: PairSample) -> list[tuple[str, bytes]]:
+def encode(sample: Sample) -> list[tuple[str, bytes]]:
     """The members of a sample, (name, data), in their order in the tar."""
+    members = _encode_pair(sample) if isinstance(sample, PairSample) else _encode_image(sample)
+    return [(f"{sample.key}.{member}", data) for member, data in members.items()]
+
+
+def _encode_pair(sample: PairSample) -> dict[str, bytes]:
     facts = {
         "overlap": float(sample.overlap),
         "source": sample.source,
@@ -48,18 +60,29 @@ def encode(sample: PairSample) -> list[tuple[str, bytes]]:
         "patch_size": int(sample.patch_size),
     }
     assert list(facts) == list(FIELDS)
-    data = (
-        sample.image0_jpg,
-        sample.image1_jpg,
-        encode_array(sample.corr_0to1.astype("<i2")),
-        # Python writes the shortest text that reads back to the same float, so the homography is exact.
-        json.dumps(facts, separators=(",", ":"), ensure_ascii=True).encode(),
-    )
-    return [(f"{sample.key}.{member}", content) for member, content in zip(MEMBERS, data, strict=True)]
+    data = sample.image0_jpg, sample.image1_jpg, encode_array(sample.corr_0to1.astype("<i2")), _encode_facts(facts)
+    return dict(zip(MEMBERS["pairs"], data, strict=True))
+
+
+def _encode_image(sample: ImageSample) -> dict[str, bytes]:
+    facts = {
+        "source": sample.source,
+        "scene": sample.scene,
+        "frame0": sample.frame,
+        "label": int(sample.label),
+        "size": [int(side) for side in sample.size],
+    }
+    assert list(facts) == list(IMAGE_FIELDS)
+    return dict(zip(MEMBERS["images"], (sample.image_jpg, _encode_facts(facts)), strict=True))
+
+
+def _encode_facts(facts: dict[str, Any]) -> bytes:
+    """KEY.json. Python writes the shortest text that reads back to the same float, so the homography is exact."""
+    return json.dumps(facts, separators=(",", ":"), ensure_ascii=True).encode()
 
 
 def decode(key: str, members: Mapping[str, bytes]) -> PairSample:
-    """A sample from its members (MEMBERS -> data). Raises ValueError naming the key and what is wrong."""
+    """A pair from its members (MEMBERS -> data). Raises ValueError naming the key and what is wrong."""
     facts = decode_facts(key, members["json"])
     corr = decode_array(members["corr.npy"], f"{key}.corr.npy")
     if corr.dtype != np.int16 or corr.ndim != 1:
@@ -83,15 +106,29 @@ def decode(key: str, members: Mapping[str, bytes]) -> PairSample:
     )
 
 
-def decode_facts(key: str, data: bytes) -> dict[str, Any]:
+def decode_image(key: str, members: Mapping[str, bytes]) -> ImageSample:
+    """A single image from its members (MEMBERS -> data). Raises ValueError naming the key and what is wrong."""
+    facts = decode_facts(key, members["json"], IMAGE_FIELDS)
+    return ImageSample(
+        key=key,
+        image_jpg=members["0.jpg"],
+        size=(facts["size"][0], facts["size"][1]),
+        source=facts["source"],
+        scene=facts["scene"],
+        frame=facts["frame0"],
+        label=facts["label"],
+    )
+
+
+def decode_facts(key: str, data: bytes, fields: Fields = FIELDS) -> dict[str, Any]:
     """KEY.json as a dictionary. Raises ValueError when fields are missing, unknown or of another type."""
     try:
         facts = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{key}.json: not valid JSON: {error}") from None
-    if not isinstance(facts, dict) or set(facts) != set(FIELDS):
-        raise ValueError(f"{key}.json: expected exactly the fields {', '.join(FIELDS)}")
-    for name, kind in FIELDS.items():
+    if not isinstance(facts, dict) or set(facts) != set(fields):
+        raise ValueError(f"{key}.json: expected exactly the fields {', '.join(fields)}")
+    for name, kind in fields.items():
         if not _has_type(facts[name], kind):
             raise ValueError(f"{key}.json: {name} should be {_describe(kind)}, is {str(facts[name])[:100]!r}")
     return facts
@@ -110,8 +147,15 @@ def _describe(kind: type | tuple[type, ...]) -> str:
 
 def encode_array(array: np.ndarray[Any, Any]) -> bytes:
     """An array as .npy bytes; never a pickle."""
+    assert not array.dtype.hasobject
+    return _npy_header(array.dtype.str, array.shape) + array.tobytes()
+
+
+@lru_cache(maxsize=64)  # numpy takes longer to write one than to copy the numbers of a sample
+def _npy_header(descr: str, shape: tuple[int, ...]) -> bytes:
+    """What stands before the numbers of an .npy file, version 1.0, C order."""
     buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+    np.lib.format.write_array_header_1_0(buffer, {"descr": descr, "fortran_order": False, "shape": shape})
     return buffer.getvalue()
 
 

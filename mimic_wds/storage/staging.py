@@ -15,7 +15,7 @@ from typing import Self
 
 import msgspec
 
-from mimic_wds.pairs import Counts, PairSample, Scene
+from mimic_wds.pairs import Counts, PairSample, Sample, Scene
 from mimic_wds.storage.files import atomic_write, remove_stale
 from mimic_wds.storage.index import index_path, write_index
 from mimic_wds.storage.writer import ShardWriter
@@ -35,7 +35,7 @@ class StagedScene:
     counts: Counts
     error: str  #: why the scene could not be read (to its end), or ""
     keys: tuple[str, ...]  #: of the kept samples, like the next two
-    overlaps: tuple[float, ...]
+    overlaps: tuple[float, ...]  #: none of images
     sizes: tuple[int, ...]  #: bytes that each takes in a tar
 
 
@@ -54,16 +54,17 @@ class SceneStage:
         self._writer.__enter__()
         return self
 
-    def add(self, sample: PairSample) -> None:
+    def add(self, sample: Sample) -> None:
         """Append a kept sample. Raises ValueError when its key is there already."""
         before = self._writer.num_bytes
         self._writer.add(sample)
         self._sizes.append(self._writer.num_bytes - before)
-        self._overlaps.append(sample.overlap)
+        if isinstance(sample, PairSample):
+            self._overlaps.append(sample.overlap)
 
     def finish(self, scene: Scene, counts: Counts, error: str = "") -> None:
         """Say what became of the scene."""
-        assert counts.kept == len(self._overlaps)
+        assert counts.kept == len(self._sizes)
         self._outcome = StagedScene(
             scene=scene,
             counts=counts,
@@ -80,7 +81,7 @@ class SceneStage:
         if error is not None:
             return
         assert self._outcome is not None, "finish was not called"
-        if self._overlaps:
+        if self._sizes:
             write_index(index_path(self._writer.path), self._writer.index)
         with atomic_write(self._json) as file:
             file.write(msgspec.json.encode(self._outcome))

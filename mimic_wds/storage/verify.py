@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mimic_wds.pairs import PairSample
+from mimic_wds.pairs import ImageSample, PairSample
 from mimic_wds.storage.files import is_temporary
 from mimic_wds.storage.index import Index, index_path, index_tar, read_index
-from mimic_wds.storage.layout import STAGING_NAME, index_name, is_key, sample_key
+from mimic_wds.storage.layout import STAGING_NAME, image_key, index_name, is_key, sample_key
 from mimic_wds.storage.manifest import Manifest, ShardInfo, histogram, read_manifest
 from mimic_wds.storage.reader import Shard
 
@@ -68,6 +68,8 @@ def verify(folder: Path, recompute: Recompute | None = None) -> Iterator[Problem
             if not isinstance(error, FileNotFoundError):  # that is already reported
                 yield Problem(info.name, "", "unreadable", f"cannot be read: {error.strerror}")
     yield from _totals(folder, manifest)
+    if manifest.classes != sorted(set(manifest.classes)):
+        yield Problem(str(folder), "", "manifest", "its classes are not sorted, or one comes twice")
     if seen.is_complete:
         yield from _histogram(folder, manifest, seen.overlaps)
 
@@ -97,7 +99,7 @@ def _shard(
     if digest != info.sha256:
         yield Problem(path.name, "", "sha256", f"has sha256 {digest[:16]}..., the manifest says {info.sha256[:16]}...")
     try:
-        index, keys = index_tar(path)
+        index, keys = index_tar(path, manifest.kind)
     except ValueError as error:
         seen.is_complete = False
         yield Problem(path.name, "", "structure", str(error).removeprefix(f"{path}: "))
@@ -144,8 +146,12 @@ def _samples(
                 yield Problem(path.name, key, "sample", str(error))
                 continue
             sources[sample.source] += 1
-            seen.overlaps.append(sample.overlap)
-            for kind, message in check_sample(sample, manifest, recompute):
+            if isinstance(sample, PairSample):
+                seen.overlaps.append(sample.overlap)
+                found = check_sample(sample, manifest, recompute)
+            else:
+                found = check_image(sample, manifest)
+            for kind, message in found:
                 yield Problem(path.name, key, kind, message)
     if dict(sources) != info.sources:
         yield Problem(path.name, "", "sources", f"holds {dict(sources)} per source, the manifest says {info.sources}")
@@ -154,7 +160,7 @@ def _samples(
 def check_sample(
     sample: PairSample, manifest: Manifest, recompute: Recompute | None = None
 ) -> Iterator[tuple[str, str]]:
-    """What is wrong with one sample: (kind, message) each."""
+    """What is wrong with one pair: (kind, message) each."""
     expected_key = sample_key(sample.source, sample.scene, sample.frame0, sample.frame1)
     if not is_key(sample.key) or sample.key != expected_key:
         yield "key", f"should be {expected_key!r} by its source, scene and frames"
@@ -172,6 +178,22 @@ def check_sample(
     if recompute is not None and homography_is_sound and not np.array_equal(recompute(sample), sample.corr_0to1):
         yield "correspondences", "are not those that the stored homography gives"
     yield from _overlap(sample, manifest)
+
+
+def check_image(sample: ImageSample, manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """What is wrong with one image: (kind, message) each."""
+    expected_key = image_key(sample.source, sample.scene, sample.frame)
+    if sample.key != expected_key:
+        yield "key", f"should be {expected_key!r} by its source, scene and frame"
+    yield from _picture(0, sample.image_jpg, sample.size)
+    most = manifest.criteria.get("size")
+    if isinstance(most, int) and 0 < most < min(sample.size):
+        yield "size", f"its size is {sample.size}, the short sides of the data set are at most {most}"
+    classes = manifest.classes
+    if not -1 <= sample.label < len(classes):
+        yield "label", f"its label is {sample.label}, the data set has {len(classes)} classes"
+    elif sample.scene != (classes[sample.label] if sample.label >= 0 else ""):
+        yield "label", f"its label is {sample.label}, that of its scene {sample.scene!r} is another"
 
 
 def _declared(sample: PairSample, manifest: Manifest) -> Iterator[tuple[str, str]]:

@@ -9,7 +9,7 @@ from typing import BinaryIO, Self
 
 import numpy as np
 
-from mimic_wds.pairs import PairSample
+from mimic_wds.pairs import Sample
 from mimic_wds.storage.files import atomic_write
 from mimic_wds.storage.index import Index
 from mimic_wds.storage.layout import MEMBERS, is_key
@@ -49,13 +49,13 @@ class ShardWriter:
             if self._file is not None:
                 self._write(END)
 
-    def add(self, sample: PairSample) -> None:
+    def add(self, sample: Sample) -> None:
         """Append a sample.
 
         Raises ValueError for a key that is malformed or already there, OutputError when the file system refuses.
         """
-        if not is_key(sample.key):
-            raise ValueError(f"{sample.key!r} is no key; make it with `sample_key`")
+        if not is_key(sample.key, sample.kind):
+            raise ValueError(f"{sample.key!r} is no key; make it with `sample_key` or `image_key`")
         if sample.key in self._known:
             raise ValueError(
                 f"{self.path.name}: the key {sample.key!r} comes twice; "
@@ -65,7 +65,7 @@ class ShardWriter:
 
     def add_raw(self, key: str, source: str, blocks: bytes, lengths: list[int]) -> None:
         """Append a sample as it lies in another shard: its tar blocks, and the lengths of its members' data."""
-        assert len(lengths) == len(MEMBERS)
+        assert len(lengths) == len(self._spans[0] if self._spans else lengths), "samples of one kind"
         spans, position = [], self.num_bytes
         for length in lengths:
             position += BLOCK
@@ -81,7 +81,8 @@ class ShardWriter:
     @property
     def index(self) -> Index:
         """Where the members lie."""
-        return Index(np.array(self._spans, np.int64).reshape(-1, len(MEMBERS), 2))
+        empty = np.empty((0, len(MEMBERS["pairs"]), 2), np.int64)
+        return Index(np.array(self._spans, np.int64) if self._spans else empty)
 
     def info(self, generation: int = 0) -> ShardInfo:
         """What the manifest says about this shard (after it is closed)."""
@@ -104,7 +105,7 @@ class ShardWriter:
         self.num_bytes += len(data)
 
 
-def to_blocks(sample: PairSample) -> tuple[bytes, list[int]]:
+def to_blocks(sample: Sample) -> tuple[bytes, list[int]]:
     """A sample as it lies in a tar: headers, data and padding; and the length of each member's data."""
     blocks, lengths = [], []
     for name, data in encode(sample):

@@ -13,22 +13,23 @@ def banner(
     parameters: int,
     device: torch.device,
     data: str,
-    num_pairs: int,
+    kind: str,
+    num_records: int,
     steps_per_epoch: int,
     first_step: int,
     last_step: int,
     output: str,
 ) -> str:
     """Model, data, effective batch with the derived accumulation, learning rate and steps, for the console."""
-    unit = "images" if config.samples_per_pair == 2 else "pairs"
+    unit = "images" if config.model.objective == "mae" else "pairs"
     height, width = config.model.image_shape
-    left_over = num_pairs - steps_per_epoch * plan.global_batch // config.samples_per_pair
+    left_over = num_records - steps_per_epoch * plan.records
     on = f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
     lines = {
         "model": f"{config.model.objective} {config.model.size}, {parameters / 1e6:.1f} M parameters, on {on}, "
         f"precision {config.run.precision}",
-        "data": f"{data}: {num_pairs} pairs of {height}x{width} px, {steps_per_epoch} steps per epoch"
-        + (f" ({left_over} other pairs left out of each)" if left_over else ""),
+        "data": f"{data}: {num_records} {kind} {'of' if kind == 'pairs' else 'cropped to'} {height}x{width} px, "
+        f"{steps_per_epoch} steps per epoch" + (f" ({left_over} other {kind} left out of each)" if left_over else ""),
         "batch": f"{plan.global_batch} {unit} per step = {plan.world_size} process{'es' * (plan.world_size > 1)} "
         f"x {plan.device_batch} {unit} x {plan.accumulation} micro-batch{'es' * (plan.accumulation > 1)}",
         "rate": f"0 -> {config.peak_lr:.3g} in {config.optimizer.warmup_epochs:g} epochs, "

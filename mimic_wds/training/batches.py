@@ -21,6 +21,12 @@ class BatchPlan:
     world_size: int  #: processes, one device each
     device_batch: int  #: per micro-batch on one device
     accumulation: int  #: micro-batches per optimizer step
+    samples_per_record: int = 1  #: 2 when both images of a stored pair count
+
+    @property
+    def records(self) -> int:
+        """Stored pairs or images per optimizer step."""
+        return self.global_batch // self.samples_per_record
 
 
 def plan_batches(global_batch: int, world_size: int, max_device_batch: int, samples_per_pair: int = 1) -> BatchPlan:
@@ -46,6 +52,7 @@ def plan_batches(global_batch: int, world_size: int, max_device_batch: int, samp
         world_size=world_size,
         device_batch=pairs // accumulation * samples_per_pair,
         accumulation=accumulation,
+        samples_per_record=samples_per_pair,
     )
 
 

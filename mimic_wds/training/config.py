@@ -22,7 +22,7 @@ class DataConfig:
     global_batch: int  #: samples per optimizer step over all devices: pairs for "croco", images for "mae"
     num_threads: int = 2  #: JPEG decoding threads per process
     swap: bool = True  #: exchange the two views of a pair with probability 1/2
-    augment: Literal["none", "crop"] = "none"  #: "crop": random resized crop and flip, for single images ("mae") only
+    augment: Literal["none", "crop"] = "none"  #: "crop": random resized crop and flip of every image, for "mae" only
 
     def __post_init__(self) -> None:
         _at_least("data", self, global_batch=1, num_threads=1)

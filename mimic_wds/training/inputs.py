@@ -1,4 +1,4 @@
-"""From a batch of pairs to what the model is called with."""
+"""From a batch of pairs or images to what the model is called with."""
 
 import torch
 from torch import Tensor
@@ -14,14 +14,17 @@ def step_draws(config: RunConfig, step: int) -> Tensor:
 
 
 def model_inputs(
-    config: RunConfig, image0: Tensor, image1: Tensor, rows: Tensor, draws: Tensor
+    config: RunConfig, image0: Tensor, image1: Tensor | None, rows: Tensor, draws: Tensor
 ) -> tuple[Tensor, Tensor, Tensor] | tuple[Tensor, Tensor]:
     """CroCo takes (image0, image1, noise) of B pairs, MAE takes (images, noise) of 2B images, each on its own.
 
-    image0, image1: (B, 3, H, W) normalised, on the device. rows: (B,) the pairs' places in the global batch.
+    Of single images (image1 is None), which their loader has cropped, MAE takes (image0, noise) of B images.
+    image0, image1: (B, 3, H, W) normalised, on the device. rows: (B,) the samples' places in the global batch.
     draws: see `step_draws`; each sample takes the row of its own place.
     """
     num_patches = config.model.num_patches
+    if image1 is None:
+        return image0, draws[rows, :num_patches].to(image0)
     if config.model.objective == "croco":
         return image0, image1, draws[rows, :num_patches].to(image0)
     images, own = torch.cat([image0, image1]), draws[both_view_rows(rows)].to(image0)

@@ -17,9 +17,9 @@ GAP = 4
 
 
 def reconstructions(
-    model: nn.Module, config: ModelConfig, image0: Tensor, image1: Tensor, noise: Tensor
+    model: nn.Module, config: ModelConfig, image0: Tensor, image1: Tensor | None, noise: Tensor
 ) -> NDArray[np.uint8]:
-    """What `model` makes of some pairs: columns target, masked, prediction and, for CroCo, reference; (H, W, 3) RGB.
+    """What `model` makes of some samples: columns target, masked, prediction and, for CroCo, reference; (H, W, 3) RGB.
 
     image0, image1: (B, 3, H, W) normalised; MAE looks at image 0 only. noise: (B, L) picks the hidden patches.
     """

@@ -58,5 +58,5 @@ def write_zip(path, files, method=zipfile.ZIP_DEFLATED):
 def run_import(out, name, paths, size=0, recompute=False, executor=None, resume=False, **options):
     """Import and return the manifest."""
     chosen = make_format(name, [str(path) for path in paths], options)
-    target = Target(out=out, name="set", size=size or chosen.default_size, recompute=recompute)
+    target = Target(out=out, name="set", size=size or chosen.default_size, kind=chosen.kind, recompute=recompute)
     return import_data_set(chosen, target, executor or SerialExecutor(), resume=resume)

@@ -21,7 +21,7 @@ def test_samples_are_numbered_through_the_shards(dataset):
     assert len(in_order) == len(dataset) == 30
     for index in np.random.default_rng(0).permutation(30).tolist():
         assert dataset.read(index) == in_order[index]
-        assert tuple(dataset.read(index)[1]) == MEMBERS
+        assert tuple(dataset.read(index)[1]) == MEMBERS["pairs"]
     assert (dataset.size, dataset.patch_size, dataset.num_patches) == (64, 16, 16)
 
 

@@ -3,8 +3,8 @@
 import cv2
 import numpy as np
 
-from mimic_wds.pairs import Counts, PairSample, Scene
-from mimic_wds.storage.layout import sample_key
+from mimic_wds.pairs import Counts, ImageSample, PairSample, Scene
+from mimic_wds.storage.layout import image_key, sample_key
 from mimic_wds.storage.packing import pack
 from mimic_wds.storage.staging import SceneStage
 
@@ -63,3 +63,37 @@ def make_data_set(folder, per_scene=(3, 0, 4), name="tiny", max_shard_bytes=30_0
     folder.mkdir(parents=True, exist_ok=True)
     description = {"criteria": CRITERIA, "versions": {"opencv": cv2.__version__}, "licences": {"video": "CC0"}}
     return pack(staging, len(per_scene), folder, name, max_shard_bytes, description)
+
+
+def make_image(number=0, source="image-folder", classes=("cat", "dog"), **changes):
+    """A single image, every one of another size, its classes by turns."""
+    rng = np.random.default_rng(number)
+    height, width = 40 + 7 * number % 60, 100 - 11 * number % 50
+    image = cv2.resize(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8), (width, height))
+    scene, frame = classes[number % len(classes)] if classes else "", f"{number:03d}.JPEG"
+    values = {
+        "key": image_key(source, scene, frame),
+        "image_jpg": cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes(),
+        "size": (height, width),
+        "source": source,
+        "scene": scene,
+        "frame": frame,
+        "label": number % len(classes) if classes else -1,
+    }
+    return ImageSample(**{**values, **changes})
+
+
+def make_image_set(folder, images, classes=("cat", "dog"), name="single", max_shard_bytes=12_000):
+    """A data set of these single images; returns its manifest."""
+    staging = folder.parent / f"{folder.name}-staging"
+    staging.mkdir(parents=True)
+    with SceneStage(staging, 0) as open_stage:
+        for image in images:
+            open_stage.add(image)
+        counts = Counts(kept=len(images), dropped={"unreadable": 1}, views=len(images))
+        open_stage.finish(Scene(source="image-folder", name="images", path="/in"), counts)
+    folder.mkdir(parents=True)
+    description = {"criteria": {"preset": "import", "size": 0}, "versions": {}, "licences": {"image-folder": "CC0"}}
+    return pack(
+        staging, 1, folder, name, max_shard_bytes, {**description, "kind": "images", "classes": sorted(classes)}
+    )

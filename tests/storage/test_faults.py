@@ -73,7 +73,7 @@ def tar_of(members):
         (["a.0.jpg", "a.1.jpg", "a.corr.npy"], r"the last sample, 'a', has 3 of 4 members"),
         (["a.0.jpg", "b.1.jpg"], r"found member 'b\.1\.jpg' where 'a\.1\.jpg'"),
         (["a.pickle"], r"found member 'a\.pickle' where 'a\.0\.jpg'"),
-        ([f"{key}.{m}" for key in "aba" for m in MEMBERS], r"the key 'a' is there twice"),
+        ([f"{key}.{m}" for key in "aba" for m in MEMBERS["pairs"]], r"the key 'a' is there twice"),
         ([], "holds no samples"),
     ],
 )

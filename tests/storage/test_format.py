@@ -26,7 +26,7 @@ from mimic_wds.storage.layout import MEMBERS, check_dataset_name, is_key, sample
 from mimic_wds.storage.manifest import Manifest, ShardInfo, manifest_hash, read_manifest
 from mimic_wds.storage.packing import pack
 from mimic_wds.storage.reader import Shard, open_shards
-from mimic_wds.storage.sample import FIELDS, decode, encode
+from mimic_wds.storage.sample import FIELDS, IMAGE_FIELDS, decode, encode
 from mimic_wds.storage.scenes import read_scenes
 from mimic_wds.storage.staging import read_staged, scene_tar, staged_numbers
 from mimic_wds.storage.tar import header
@@ -109,7 +109,7 @@ def test_shards_are_plain_ustar(tmp_path):
     with ShardWriter(tmp_path / "x.tar") as writer:
         for sample in samples:
             writer.add(sample)
-    expected = [f"{s.key}.{member}" for s in samples for member in MEMBERS]
+    expected = [f"{s.key}.{member}" for s in samples for member in MEMBERS["pairs"]]
     with tarfile.open(tmp_path / "x.tar") as tar:
         assert tar.getnames() == expected
         for member in tar.getmembers():
@@ -135,7 +135,7 @@ def test_webdataset_opens_the_shards(tmp_path):
     shards = open_shards(tmp_path / "tiny", manifest)
     ours = [(shard.key(i), shard.read(i)) for shard in shards for i in range(len(shard))]
     assert [s["__key__"] for s in found] == [key for key, _ in ours]
-    assert [{m: s[m] for m in MEMBERS} for s in found] == [members for _, members in ours]
+    assert [{m: s[m] for m in MEMBERS["pairs"]} for s in found] == [members for _, members in ours]
 
 
 def test_the_index_is_a_plain_array_that_points_at_the_data(tmp_path):
@@ -264,8 +264,8 @@ def test_manifest_counts_come_from_the_scenes(tmp_path):
     ("text", "message"),
     [
         ("", "not valid JSON"),
-        ("{}", "format version None; this program reads version 1"),
-        ('{"format_version": 2}', "format version 2"),
+        ("{}", "format version None; this program reads versions 1 and 2"),
+        ('{"format_version": 3}', "format version 3"),
         ('{"format_version": 1, "shads": []}', "unknown key 'shads'; did you mean 'shards'"),
         ('{"format_version": 1}', "missing required field"),
     ],
@@ -351,7 +351,7 @@ def test_more_shards_than_the_usual_limit_of_open_files(tmp_path):
 def test_the_document_names_every_field():
     text = (Path(__file__).parents[2] / "docs" / "shard-format.md").read_text()
     named = set(re.findall(r"`(\w+)`", text))
-    assert {*FIELDS, *(field.name for cls in (Manifest, ShardInfo) for field in fields(cls))} <= named
+    assert {*FIELDS, *IMAGE_FIELDS, *(field.name for cls in (Manifest, ShardInfo) for field in fields(cls))} <= named
 
 
 @given(

@@ -48,3 +48,11 @@ def test_crops_are_drawn_per_image(tiny):
     images, _ = model_inputs(config, image, image, torch.arange(4), draws)
     distances = torch.cdist(images.flatten(1), images.flatten(1)) + torch.eye(8) * 1e9
     assert distances.min() > 1
+
+
+def test_single_images_take_the_noise_of_their_rows_and_are_not_cropped_again(tiny):
+    config = tiny(model={"objective": "mae"}, data={"augment": "crop"})
+    draws, rows, images = step_draws(config, 2), torch.tensor([5, 0, 7]), torch.rand(3, 3, 64, 64)
+    same, noise = model_inputs(config, images, None, rows, draws)
+    assert torch.equal(same, images)
+    assert torch.equal(noise, draws[rows, :16])

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from samples import make_data_set
+from samples import make_data_set, make_image, make_image_set
 
 from mimic_wds.training.checkpoint import latest, load_model, read_state
 from mimic_wds.training.trackers import read_log
@@ -226,3 +226,62 @@ def test_too_many_bad_samples_fail_with_one_message(pretrain, config_file, tmp_p
     printed = capsys.readouterr().err
     assert "pretrain: more than 10 samples cannot be used" in printed
     assert "Traceback" not in printed
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    """24 single images of different sizes."""
+    folder = tmp_path_factory.mktemp("single") / "images"
+    make_image_set(folder, [make_image(number) for number in range(24)])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def on_images(tmp_path_factory, script, images, config_file):
+    """A run of nine steps on single images, with random crops, in one micro-batch."""
+    output = tmp_path_factory.mktemp("on-images") / "run"
+
+    def run(pretrain) -> Path:
+        if not output.exists():
+            config = config_file(model={"objective": "mae"}, data={"augment": "crop"})
+            assert pretrain(config, "--output", output, data=images) == 0
+        return output
+
+    return run
+
+
+def test_mae_trains_on_single_images(on_images, pretrain, capsys):
+    output = on_images(pretrain)
+    printed = capsys.readouterr().out
+    assert "24 images cropped to 64x64 px, 3 steps per epoch" in printed
+    assert "8 images per step = 1 process x 8 images x 1 micro-batch" in printed
+    assert len(losses(output)) == 9
+    assert np.mean(losses(output)[-3:]) < losses(output)[0]
+    assert cv2.imread(str(output / "reconstructions.png")).shape == (28 + 6 * 224 + 5 * 4, 3 * 224 + 2 * 4, 3)
+
+
+def test_crops_and_masks_of_single_images_do_not_depend_on_who_works(
+    on_images, pretrain, config_file, images, tmp_path
+):
+    reference = on_images(pretrain)
+    config = config_file(model={"objective": "mae"}, data={"augment": "crop", "num_threads": 3})
+    done = drive(2, "terminate", 4, 1, config, "--data", images, "--output", tmp_path)
+    assert "2 processes x 4 images x 1 micro-batch\n" in done.stdout, done.stderr
+    assert read_state(latest(tmp_path)).step in (4, 5)
+    assert pretrain(config, "--output", tmp_path, "--resume", "--set", "run.max_device_batch=2", data=images) == 0
+    assert_same_run(tmp_path, reference)
+
+
+def test_single_images_without_augmentation_are_other_crops(on_images, pretrain, config_file, images, tmp_path):
+    reference = on_images(pretrain)
+    assert pretrain(config_file(model={"objective": "mae"}), "--output", tmp_path, "--steps", 1, data=images) == 0
+    assert abs(losses(tmp_path)[0] - losses(reference)[0]) > 1e-4
+
+
+def test_croco_on_single_images_is_refused(pretrain, config_file, images, tmp_path, capsys):
+    assert pretrain(config_file(), "--output", tmp_path, data=images) == 2
+    assert 'holds single images, but model.objective = "croco" needs pairs' in capsys.readouterr().err
+    config = config_file(model={"objective": "mae"})
+    assert pretrain(config, "--output", tmp_path, "--set", "data.global_batch=26", data=images) == 2
+    assert "data.global_batch = 26 is more than the 24 images in" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,74 @@
+"""Random resized crops of single images, as MAE trains on ImageNet (He et al., arXiv 2111.06377, appendix A.1).
+
+Rule and numbers are those of torchvision's RandomResizedCrop: the area is uniform in SCALE, the aspect ratio uniform on
+a logarithmic scale in RATIO, drawn anew up to TRIES times until the box fits into the image. What is drawn is a pure
+function of (seed, epoch, sample), so that neither threads nor ranks nor an interruption change a pixel.
+"""
+
+import math
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mimic_wds.loading.order import mix, stream
+from mimic_wds.pairs import Image
+
+SCALE = (0.2, 1.0)
+RATIO = (3 / 4, 4 / 3)
+TRIES = 10
+
+#: Random numbers of one crop: area and aspect ratio of every try, then x, y and the mirror.
+NUM_DRAWS = 2 * TRIES + 3
+
+#: Tells these draws from those that exchange the views of pairs.
+_PURPOSE = 1
+
+
+class Box(NamedTuple):
+    """Part of an image, in whole pixels."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+    mirror: bool = False  #: left and right are exchanged
+
+
+def crop_draws(seed: int, epoch: int, samples: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The random numbers of some samples in an epoch: (N,) -> (N, NUM_DRAWS) in [0, 1), fixed per sample and epoch."""
+    with np.errstate(over="ignore"):
+        first = mix(samples.astype(np.uint64) + stream(seed, epoch, _PURPOSE))
+        words = mix(np.add.outer(first, np.arange(NUM_DRAWS, dtype=np.uint64)))
+    return np.asarray(words >> np.uint64(11), np.float64) * 2.0**-53  # the 53 bits that a float64 holds
+
+
+def random_box(draws: NDArray[np.float64], height: int, width: int) -> Box:
+    """The crop that (NUM_DRAWS,) draws choose in an image; the central one of the nearest ratio if no try fits."""
+    *tries, across, down, mirror = draws.tolist()
+    low, high = math.log(RATIO[0]), math.log(RATIO[1])
+    for area, aspect in zip(tries[::2], tries[1::2], strict=True):
+        pixels = height * width * (SCALE[0] + area * (SCALE[1] - SCALE[0]))
+        ratio = math.exp(low + aspect * (high - low))
+        w, h = round(math.sqrt(pixels * ratio)), round(math.sqrt(pixels / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            return Box(int(across * (width - w + 1)), int(down * (height - h + 1)), w, h, mirror < 0.5)
+    return central_box(height, width, RATIO)._replace(mirror=mirror < 0.5)
+
+
+def central_box(height: int, width: int, ratio: tuple[float, float]) -> Box:
+    """The largest box in the middle of an image whose width by height lies in `ratio`."""
+    w, h = min(width, max(1, round(height * ratio[1]))), min(height, max(1, round(width / ratio[0])))
+    return Box((width - w) // 2, (height - h) // 2, w, h)
+
+
+def cut(image: Image, box: Box, size: tuple[int, int]) -> Image:
+    """`box` of an image (H, W, 3), resized to (height, width) = `size`.
+
+    Where both sides shrink every pixel counts by its area, since OpenCV's bicubic would skip some; else bicubic.
+    """
+    part = image[box.y : box.y + box.height, box.x : box.x + box.width]
+    shrinks = box.height >= size[0] and box.width >= size[1]
+    resized = cv2.resize(part, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+    return np.asarray(cv2.flip(resized, 1) if box.mirror else resized, np.uint8)
