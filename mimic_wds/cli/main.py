@@ -12,6 +12,7 @@ from mimic_wds.cli.build import build, merge
 from mimic_wds.cli.console import error
 from mimic_wds.cli.import_ import import_
 from mimic_wds.cli.info import info
+from mimic_wds.cli.plan import plan
 from mimic_wds.cli.show import show
 from mimic_wds.cli.sources import sources
 from mimic_wds.cli.verify import verify
@@ -23,6 +24,7 @@ VERBS: dict[str, Callable[..., int]] = {
     "import": import_,
     "info": info,
     "merge": merge,
+    "plan": plan,
     "show": show,
     "sources": sources,
     "verify": verify,

@@ -14,10 +14,12 @@
     paths = ["clips"]
     every_s = 0.5
     licence = "CC0"
+    optional = true               # build without it where its paths are missing
+    expected_pairs = 100          # what `mimic-shard plan` shows beside what is there
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from typing import Any
 from mimic_wds.curation.criteria import Criteria, preset
 from mimic_wds.settings import check_names, from_mapping, read_toml
 from mimic_wds.sources.base import Source
-from mimic_wds.sources.registry import make_source, path_options
+from mimic_wds.sources.registry import COMING, make_source, path_options
 
 DEFAULT_SHARD_BYTES = 256 * 2**20
 
@@ -43,6 +45,39 @@ class RecipeFile:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One [[sources]] table, checked. Its paths need not exist, its source may be one to come."""
+
+    source: str  #: name in the registry
+    paths: tuple[str, ...]
+    options: Mapping[str, Any]  #: of the source, without its paths
+    where: str  #: the recipe, for messages
+    optional: bool = False  #: build without it where it is missing
+    expected_pairs: int = 0  #: for comparison only; 0 = not known
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The paths that do not exist."""
+        return tuple(path for path in self.paths if not Path(path).exists())
+
+    def make(self, paths: Iterable[str]) -> Source:
+        """The source with these paths. Raises ValueError for a wrong option and for a source to come."""
+        return make_source(self.source, {**self.options, "paths": list(paths)}, self.where)
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """An optional source of a recipe that is built without it, or without some of its paths."""
+
+    source: str
+    paths: tuple[str, ...]
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.source} ({', '.join(self.paths)}): {self.why}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """What to build, checked."""
 
@@ -51,6 +86,7 @@ class Recipe:
     preset: str
     criteria: Criteria
     sources: tuple[Source, ...]
+    skipped: tuple[Skipped, ...] = ()  #: optional sources that are not there
     max_shard_bytes: int = DEFAULT_SHARD_BYTES
 
     def as_plain(self) -> dict[str, Any]:
@@ -60,15 +96,21 @@ class Recipe:
             "max_shard_bytes": self.max_shard_bytes,
             "criteria": dataclasses.asdict(self.criteria),
             "sources": [{"source": s.name, **dataclasses.asdict(s)} for s in self.sources],  # type: ignore[call-overload]
+            "skipped": [{"source": s.source, "paths": list(s.paths)} for s in self.skipped],
         }
+
+
+def read_tables(path: Path) -> RecipeFile:
+    """The tables of a recipe file, its sources' paths relative to it. Raises ValueError naming file and key."""
+    tables = from_mapping(RecipeFile, read_toml(path), str(path))
+    if not tables.sources:
+        raise ValueError(f"{path}: no [[sources]] table; a recipe lists at least one source with its paths")
+    return dataclasses.replace(tables, sources=[_at(table, path) for table in tables.sources])
 
 
 def read_recipe(path: Path, out: Path | None = None) -> Recipe:
     """Read a recipe file; `out` replaces the output folder it names. Raises ValueError naming file and key."""
-    tables = from_mapping(RecipeFile, read_toml(path), str(path))
-    if not tables.sources:
-        raise ValueError(f"{path}: no [[sources]] table; a recipe lists at least one source with its paths")
-    sources = [_at(table, path) for table in tables.sources]
+    tables = read_tables(path)
     if out is None and not tables.out:
         raise ValueError(f'{path}: names no output folder; add out = "..." or give --out')
     return make_recipe(
@@ -76,7 +118,7 @@ def read_recipe(path: Path, out: Path | None = None) -> Recipe:
         out=out or path.parent / tables.out,
         preset_name=tables.preset,
         criteria=tables.criteria,
-        sources=sources,
+        sources=tables.sources,
         max_shard_bytes=tables.max_shard_bytes,
         where=str(path),
     )
@@ -92,27 +134,73 @@ def make_recipe(
     where: str,
     max_shard_bytes: int = DEFAULT_SHARD_BYTES,
 ) -> Recipe:
-    """A recipe from plain values; `where` names their origin in messages. Raises ValueError for anything unknown."""
+    """A recipe from plain values; `where` names their origin in messages.
+
+    Optional sources that are missing are left out and noted. Raises ValueError for anything unknown, and when nothing
+    is left.
+    """
     if max_shard_bytes <= 0:
         raise ValueError(f"{where}: max_shard_bytes must be above 0, got {max_shard_bytes}")
-    check_names(Criteria, criteria, f"{where}: [criteria]")
-    merged = {**dataclasses.asdict(preset(preset_name)), **criteria}
+    made_criteria = make_criteria(preset_name, criteria, where)
+    found, skipped = _found([make_entry(table, where) for table in sources])
+    if not found:
+        names = ", ".join(dict.fromkeys(s.source for s in skipped))
+        raise ValueError(
+            f"{where}: none of its optional sources can be built ({names}); `mimic-shard plan` says what is missing "
+            "and where to get it"
+        )
     return Recipe(
         name=name or out.resolve().name.lower(),
         out=out,
         preset=preset_name,
-        criteria=from_mapping(Criteria, merged, f"{where}: [criteria]"),
-        sources=tuple(_make_source(table, where) for table in sources),
+        criteria=made_criteria,
+        sources=tuple(found),
+        skipped=tuple(skipped),
         max_shard_bytes=max_shard_bytes,
     )
 
 
-def _make_source(table: Mapping[str, Any], where: str) -> Source:
+def make_criteria(preset_name: str, changes: Mapping[str, Any], where: str) -> Criteria:
+    """The criteria of a preset with changes. Raises ValueError for anything unknown."""
+    check_names(Criteria, changes, f"{where}: [criteria]")
+    merged = {**dataclasses.asdict(preset(preset_name)), **changes}
+    return from_mapping(Criteria, merged, f"{where}: [criteria]")
+
+
+def make_entry(table: Mapping[str, Any], where: str) -> Entry:
+    """One [[sources]] table, checked; of a source to come only its name is. Raises ValueError for anything unknown."""
     options = dict(table)
     name = options.pop("source", None)
     if name is None:
         raise ValueError(f'{where}: a [[sources]] table has no source = "..." line')
-    return make_source(name, options, where)
+    place = f"{where}: source {name!r}"
+    ours = {key: options.pop(key) for key in ("optional", "expected_pairs") if key in options}
+    paths = tuple(options.pop("paths", ()))
+    known: dict[str, Any] = {"source": name, "paths": paths, "options": options, "where": where}
+    entry = from_mapping(Entry, known | ours, place)
+    if entry.expected_pairs < 0:
+        raise ValueError(f"{place}: expected_pairs must be 0 (not known) or more, got {entry.expected_pairs}")
+    if name not in COMING:
+        entry.make(paths)
+    return entry
+
+
+def _found(entries: list[Entry]) -> tuple[list[Source], list[Skipped]]:
+    """The sources to build, and what is left out of the optional ones."""
+    found: list[Source] = []
+    skipped: list[Skipped] = []
+    for entry in entries:
+        if not entry.optional:
+            found.append(entry.make(entry.paths))  # a missing path is an error when its scenes are listed
+        elif entry.source in COMING:
+            skipped.append(Skipped(entry.source, entry.paths, f"is not available yet, it {COMING[entry.source]}"))
+        else:
+            missing = entry.missing
+            if missing:
+                skipped.append(Skipped(entry.source, missing, "not there"))
+            if here := [path for path in entry.paths if path not in missing]:
+                found.append(entry.make(here))
+    return found, skipped
 
 
 def _at(table: dict[str, Any], recipe: Path) -> dict[str, Any]:

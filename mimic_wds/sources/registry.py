@@ -1,7 +1,8 @@
-"""The table of sources: to add one, write its module and name its class here."""
+"""The table of sources: to add one, write its module, name its class here and the origin of its data in `ORIGINS`."""
 
 import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from mimic_wds.settings import from_mapping, nearest
@@ -33,10 +34,49 @@ SOURCES: dict[str, type[Source]] = {
 }
 
 
+#: Sources of MIMIC (arXiv 2306.15128) that recipes may name already, and what they come with.
+COMING: dict[str, str] = dict.fromkeys(("hm3d", "gibson", "matterport"), "comes with the source of 3D scenes")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the data of a source come from."""
+
+    url: str
+    terms: str  #: what one has to do or to agree to
+
+
+#: By the data sets' own pages. Sources that read anybody's files have no origin.
+ORIGINS: dict[str, Origin] = {
+    "scannet": Origin("https://github.com/ScanNet/ScanNet", "sign the terms of use and mail them; links come by mail"),
+    "arkitscenes": Origin("https://github.com/apple/ARKitScenes", "non-commercial licence; its download_data.py, raw"),
+    "objectron": Origin("https://github.com/google-research-datasets/Objectron", "C-UDA 1.0; a public bucket"),
+    "co3d": Origin("https://github.com/facebookresearch/co3d", "CC BY-NC 4.0; its download_dataset.py"),
+    "mannequin": Origin(
+        "https://google.github.io/mannequinchallenge/www/download.html", "lists CC BY 4.0; the videos are on YouTube"
+    ),
+    "realestate10k": Origin(
+        "https://google.github.io/realestate10k/download.html", "lists CC BY 4.0; the videos are on YouTube"
+    ),
+    "streetview": Origin(
+        "https://github.com/amir32002/3D_Street_View", "by downloading one consents to non-commercial use"
+    ),
+    "demon": Origin("https://github.com/lmb-freiburg/demon", "research only; its datasets/download_traindata.sh"),
+    "hm3d": Origin("https://aihabitat.org/datasets/hm3d", "request access from Matterport; academic use"),
+    "gibson": Origin("http://gibsonenv.stanford.edu/database", "sign the terms of use in a form"),
+    "matterport": Origin("https://niessner.github.io/Matterport", "sign the terms of use and mail them"),
+}
+
+
 def make_source(name: str, options: Mapping[str, Any], where: str) -> Source:
     """The source called `name`. Raises ValueError for an unknown name or option, naming the nearest."""
+    if name in COMING:
+        raise ValueError(
+            f"{where}: source {name!r} is not available yet, it {COMING[name]}; leave its [[sources]] table out, or "
+            "mark it optional = true"
+        )
     if name not in SOURCES:
-        raise ValueError(f"{where}: unknown source {name!r}{nearest(name, list(SOURCES))}")
+        raise ValueError(f"{where}: unknown source {name!r}{nearest(name, [*SOURCES, *COMING])}")
     return from_mapping(SOURCES[name], options, f"{where}: source {name!r}")
 
 
