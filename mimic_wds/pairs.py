@@ -26,6 +26,7 @@ class DropReason(StrEnum):
     """Why a candidate pair was not kept. Every candidate is kept or has exactly one of these."""
 
     UNREADABLE = "unreadable"  #: one of the views could not be read (it is counted as a fault, too)
+    EMPTY_VIEW = "empty_view"  #: too much of one of the views, rendered from a scan, shows nothing
     VETOED = "vetoed"  #: the recipe's image filter refused one of the views
     LOW_TEXTURE = "low_texture"  #: one of the views is blurred or bare: Laplacian variance below ``min_texture``
     NO_KEYPOINTS = "no_keypoints"  #: one of the views has none
@@ -43,12 +44,22 @@ class DropReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Camera:
+    """The pinhole camera of a view. World: metres. Camera axes: x right, y down, z forward (OpenCV's)."""
+
+    intrinsics: NDArray[np.float64]  #: (3, 3) K; whole numbers are pixel centres
+    pose: NDArray[np.float64]  #: (4, 4) camera to world
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class View:
     """One picture of a scene, as a source reads it (any size)."""
 
     image: Image  #: (H, W, 3) uint8 RGB
     frame: str  #: names the view within its scene; becomes part of the sample key
     time_s: float = -1.0  #: time stamp in seconds; -1 = the source has no clock
+    camera: Camera | None = None  #: None = not known
+    depth: NDArray[np.float32] | None = None  #: (H, W) metres along the optical axis, 0 = not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +68,8 @@ class Fault:
 
     reason: str  #: "unreadable_image", "too_small", ...
     where: str  #: which file or frame, for the log
-    frame: str = ""  #: set when it stands in the place of this view: its candidates are dropped as unreadable
+    frame: str = ""  #: set when it stands in the place of this view: its candidates are dropped ...
+    drop: DropReason = DropReason.UNREADABLE  #: ... for this reason
 
 
 class SceneError(ValueError):
@@ -151,6 +163,17 @@ class PairSample:
     frame1: str
     time0_s: float = -1.0  #: -1 = the source has no clock
     time1_s: float = -1.0
+    truth: "PairTruth | None" = None  #: what a renderer knows of the pair; None = not asked for
+    maps: Mapping[str, bytes] = field(default_factory=dict)  #: what is stored beside it: "0.depth.png" -> its bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PairTruth:
+    """What a renderer knows of a pair, at the size of the stored views."""
+
+    camera0: Camera | None  #: None = not known
+    camera1: Camera | None
+    covisibility: float = -1.0  #: CroCo's 3D measure (geometry/covisibility.py), in [0, 1]; -1 = not known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -166,6 +189,8 @@ class ImageSample:
     scene: str  #: name of its class, "" = none
     frame: str
     label: int = -1  #: number of its class in the manifest's `classes`; -1 = none
+    camera: Camera | None = None  #: stored if it is there
+    maps: Mapping[str, bytes] = field(default_factory=dict)  #: what is stored beside it: "0.depth.png" -> its bytes
 
 
 #: A record of a shard; all those of a data set are of one kind.

@@ -14,7 +14,7 @@ from mimic_wds.loading.crops import central_box, crop_draws, cut, random_box
 from mimic_wds.loading.dataset import ImageDataset
 from mimic_wds.loading.decoding import BadSample, decode_bgr
 from mimic_wds.loading.loader import Loader, Pending, Share
-from mimic_wds.storage.sample import IMAGE_FIELDS, decode_facts
+from mimic_wds.storage.sample import IMAGE_FIELDS, IMAGE_TRUTH_FIELDS, decode_facts
 
 
 class ImageLoader(Loader[ImageBatch]):
@@ -47,7 +47,7 @@ class _PendingImages(Pending[ImageBatch]):
     def put(self, place: int, key: str, members: Mapping[str, bytes]) -> None:
         """Decode and crop one image into its place. Raises BadSample with the reason."""
         try:
-            label = decode_facts(key, members["json"], IMAGE_FIELDS)["label"]
+            label = decode_facts(key, members["json"], IMAGE_FIELDS, IMAGE_TRUTH_FIELDS)["label"]
         except ValueError:
             raise BadSample("json_unreadable") from None
         bgr, out = decode_bgr(members["0.jpg"]), self.pixels[place]

@@ -1,26 +1,26 @@
 """The index of a shard: where every member lies, so that any sample is one read.
 
 On disk it is a plain .npy array of int64, shape (samples, M, 2): for each of a sample's M members (4 of a pair, 2 of a
-single image, in MEMBERS order) the byte offset of its data in the tar and their length.
+single image, more with maps; `layout.members_of`) the byte offset of its data in the tar and their length.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mimic_wds.pairs import Kind
 from mimic_wds.storage.files import atomic_write
-from mimic_wds.storage.layout import MEMBERS, index_name
+from mimic_wds.storage.layout import MAPS, MEMBERS, index_name, members_of
 from mimic_wds.storage.sample import decode_array, encode_array
 from mimic_wds.storage.tar import BLOCK, END, padded, walk
 
 #: A USTAR size has 11 octal digits.
 MAX_MEMBER = 8**11 - 1
 
-#: Number of members -> what the samples are.
-_KINDS: dict[int, Kind] = {len(members): kind for kind, members in MEMBERS.items()}
+#: Members that a sample has at least and at most.
+_FEWEST, _MOST = len(members_of("images")), len(members_of("pairs", MAPS))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,11 +31,6 @@ class Index:
 
     def __len__(self) -> int:
         return len(self.spans)
-
-    @property
-    def kind(self) -> Kind:
-        """What the samples are, by the number of their members."""
-        return _KINDS[self.spans.shape[1]]
 
     def sample_range(self, i: int) -> tuple[int, int]:
         """First byte of sample i (its first header) and the byte after its last block."""
@@ -66,10 +61,10 @@ def read_index(path: Path) -> Index:
         spans = decode_array(path.read_bytes(), str(path))
     except FileNotFoundError:
         raise ValueError(f"{path}: the shard's index is missing") from None
-    shapes = [(members, 2) for members in _KINDS]
-    if spans.dtype != np.int64 or spans.shape[1:] not in shapes or len(spans) == 0:
-        expected = " or ".join(f"(N, {members}, 2)" for members in _KINDS)
-        raise ValueError(f"{path}: expected int64 of shape {expected}, got {spans.dtype} {spans.shape}")
+    if spans.dtype != np.int64 or spans.ndim != 3 or not _FEWEST <= spans.shape[1] <= _MOST or spans.shape[2] != 2:
+        raise ValueError(f"{path}: expected int64 of shape (N, members, 2), got {spans.dtype} {spans.shape}")
+    if len(spans) == 0:
+        raise ValueError(f"{path}: expected int64 of shape (N, members, 2) with N above 0, got {spans.shape}")
     if not _is_gapless(spans):
         raise ValueError(f"{path}: damaged: its members do not follow each other; `mimic-shard verify` tells more")
     return Index(spans)
@@ -89,15 +84,14 @@ def index_path(shard: Path) -> Path:
     return shard.with_name(index_name(shard.name))
 
 
-def index_tar(path: Path, kind: Kind = "pairs") -> tuple[Index, list[str]]:
-    """Walk a shard of samples of this kind and return its index and keys.
+def index_tar(path: Path, members: Sequence[str] = MEMBERS["pairs"]) -> tuple[Index, list[str]]:
+    """Walk a shard of samples with these members and return its index and keys.
 
     Raises ValueError, naming file and byte or member, for a torn tar, members missing, foreign or out of order, a key
     used twice, and a shard without samples.
     """
     spans: list[tuple[int, int]] = []
     keys: list[str] = []
-    members = MEMBERS[kind]
     try:
         with path.open("rb") as file:
             for number, member in enumerate(walk(file, path.stat().st_size)):

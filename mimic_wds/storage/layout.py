@@ -3,6 +3,7 @@
 import hashlib
 import re
 import unicodedata
+from collections.abc import Sequence
 from functools import lru_cache
 
 from mimic_wds.pairs import Kind
@@ -12,22 +13,25 @@ SCENES_NAME = "scenes.jsonl"  #: what became of each scene
 REPORT_NAME = "build-report.json"  #: how the last build went: times, rates; not part of what is described
 STAGING_NAME = ".build"  #: folder of an unfinished build
 
-#: Members of a sample in their order in the tar; their names are KEY.MEMBER. Their number tells the kind.
+#: Members of a sample in their order in the tar; their names are KEY.MEMBER. Maps follow them.
 MEMBERS: dict[Kind, tuple[str, ...]] = {
     "pairs": ("0.jpg", "1.jpg", "corr.npy", "json"),
     "images": ("0.jpg", "json"),
 }
 
-#: A USTAR name has 100 bytes, so KEY + ".corr.npy" must fit in them.
-MAX_KEY = 100 - len(".corr.npy")
+#: Maps of a view that may be stored beside it, in their order: depth, surface normals, classes of the pixels.
+MAPS = ("depth", "normal", "semseg")
+
+#: A USTAR name has 100 bytes, so KEY and the longest member must fit in them.
+MAX_KEY = 100 - len(".0.semseg.png")
 
 #: Characters of a key's parts; with three "_" they fill MAX_KEY.
-_SOURCE_LIMIT, _SCENE_LIMIT, _FRAME_LIMIT = 14, 38, 18
+_SOURCE_LIMIT, _SCENE_LIMIT, _FRAME_LIMIT = 14, 34, 18
 
 #: An image has one frame, which takes the room of two.
 _ONLY_FRAME_LIMIT = 2 * _FRAME_LIMIT + 1
 
-#: Hex digits, 40 bits: 100,000 scenes with the same first 27 characters get equal keys with a chance of 0.5 %.
+#: Hex digits, 40 bits: 100,000 scenes with the same first 23 characters get equal keys with a chance of 0.5 %.
 _HASH_LENGTH = 10
 
 #: Parts of a key: source, scene, frames.
@@ -36,6 +40,12 @@ _KEY: dict[Kind, re.Pattern[str]] = {
     "images": re.compile(r"[a-z0-9-]+(_[a-z0-9-]+){2}"),
 }
 _DATASET = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+
+
+def members_of(kind: Kind, maps: Sequence[str] = ()) -> tuple[str, ...]:
+    """The members of a sample with these maps of each view: "0.jpg", ..., "json", "0.depth.png", ..."""
+    views = "01" if kind == "pairs" else "0"
+    return (*MEMBERS[kind], *(f"{view}.{name}.png" for view in views for name in maps))
 
 
 def shard_name(dataset: str, number: int) -> str:
@@ -70,7 +80,7 @@ def _looks_hashed(text: str) -> bool:
 
 
 def sample_key(source: str, scene: str, frame0: str, frame1: str) -> str:
-    """Key of a pair, the same in every build: "source_scene_frame0_frame1", at most 91 characters of [a-z0-9_-]."""
+    """Key of a pair, the same in every build: "source_scene_frame0_frame1", at most 87 characters of [a-z0-9_-]."""
     key = "_".join((scene_prefix(source, scene), slug(frame0, _FRAME_LIMIT), slug(frame1, _FRAME_LIMIT)))
     assert len(key) <= MAX_KEY
     return key

@@ -12,13 +12,13 @@ import numpy as np
 from mimic_wds.pairs import Kind
 from mimic_wds.settings import from_mapping
 from mimic_wds.storage.files import atomic_write
-from mimic_wds.storage.layout import MANIFEST_NAME, check_dataset_name, is_shard_name
+from mimic_wds.storage.layout import MANIFEST_NAME, MAPS, check_dataset_name, is_shard_name, members_of
 
-#: Version of the format by what the samples are: readers of version 1 know pairs only, and must refuse anything else.
-FORMAT_VERSIONS: dict[Kind, int] = {"pairs": 1, "images": 2}
+#: Readers of version 1 know pairs of four members only, and must refuse anything else.
+FORMAT_VERSIONS = (1, 2)
 
 #: Fields of the manifest that version 1 does not have.
-_NEW_IN_2 = ("kind", "classes")
+_NEW_IN_2 = ("kind", "classes", "maps", "semseg_classes", "truth")
 
 #: Overlap histogram: this many equal bins over 0..1.
 HISTOGRAM_BINS = 20
@@ -68,11 +68,19 @@ class Manifest:
     licences: dict[str, str]  #: source -> licence note
     kind: Kind = "pairs"  #: what the samples are
     classes: list[str] = field(default_factory=list)  #: of images: the names that their labels number, sorted
+    maps: list[str] = field(default_factory=list)  #: of each view that are stored beside it: "depth", ...
+    semseg_classes: list[str] = field(default_factory=list)  #: names of the pixel classes 1, 2, ... of "semseg"
+    truth: bool = False  #: whether the samples say where their cameras were
 
     @property
     def num_samples(self) -> int:
         """Samples in all shards."""
         return sum(shard.samples for shard in self.shards)
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Members of each sample, in their order."""
+        return members_of(self.kind, self.maps)
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -87,12 +95,14 @@ def read_manifest(path: Path) -> Manifest:
     except (msgspec.DecodeError, RecursionError) as error:
         raise ValueError(f"{file}: not valid JSON: {error}") from None
     version = plain.get("format_version") if isinstance(plain, dict) else None
-    if version not in FORMAT_VERSIONS.values():
-        known = " and ".join(map(str, FORMAT_VERSIONS.values()))
+    if version not in FORMAT_VERSIONS:
+        known = " and ".join(map(str, FORMAT_VERSIONS))
         raise ValueError(f"{file}: format version {version!r}; this program reads versions {known}")
     manifest = from_mapping(Manifest, plain, str(file))
-    if version != format_version(manifest.kind):
-        raise ValueError(f"{file}: format version {version} does not hold {manifest.kind}")
+    if version != format_version(manifest.kind, manifest.maps, manifest.truth):
+        raise ValueError(f"{file}: format version {version} does not hold {manifest.kind} like these")
+    if [name for name in MAPS if name in manifest.maps] != manifest.maps:
+        raise ValueError(f"{file}: maps are {manifest.maps}, expected some of {', '.join(MAPS)}, in this order")
     _check_names(manifest, file)
     return manifest
 
@@ -133,9 +143,9 @@ def manifest_hash(manifest: Manifest) -> str:
     return hashlib.sha256(encode_manifest(manifest)).hexdigest()
 
 
-def format_version(kind: Kind) -> int:
+def format_version(kind: Kind, maps: Sequence[str] = (), truth: bool = False) -> int:
     """The oldest version of the format that can hold such samples."""
-    return FORMAT_VERSIONS[kind]
+    return 1 if kind == "pairs" and not maps and not truth else 2
 
 
 def histogram(overlaps: Sequence[float]) -> Histogram:

@@ -228,7 +228,9 @@ def _describe(
             overlaps, counts=[a + b for a, b in zip(base.overlap_histogram.counts, overlaps.counts, strict=True)]
         )
     return Manifest(
-        format_version=format_version(description.get("kind", "pairs")),
+        format_version=format_version(
+            *(description.get(k, d) for k, d in (("kind", "pairs"), ("maps", ()), ("truth", False)))
+        ),
         name=name,
         id=base.id if base else dataset_id(shards),
         generation=base.generation + 1 if base else 0,

@@ -3,12 +3,12 @@
 import errno
 import os
 import resource
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
 from mimic_wds.pairs import Sample
 from mimic_wds.storage.index import Index, index_path, read_index
-from mimic_wds.storage.layout import MEMBERS
 from mimic_wds.storage.manifest import Manifest
 from mimic_wds.storage.sample import decode, decode_image
 from mimic_wds.storage.tar import BLOCK, has_header
@@ -22,8 +22,11 @@ SPARE_FILES = 512
 class Shard:
     """One open shard. Reads with `pread`, so threads and forked processes may share it."""
 
-    def __init__(self, path: Path, index: Index | None = None):
-        """Open a tar with its index (default: the file beside it). Raises ValueError when they do not fit."""
+    def __init__(self, path: Path, index: Index | None = None, members: Sequence[str] = ()):
+        """Open a tar with its index (default: the file beside it). Raises ValueError when they do not fit.
+
+        `members` are those of each sample; default: those of its first one.
+        """
         self.path = path
         self.index = index or read_index(index_path(path))
         try:
@@ -37,6 +40,10 @@ class Shard:
                 f"{path}: has {size} bytes, its index describes {self.index.tar_bytes}; it was cut short or replaced: "
                 f"{REPAIR}"
             )
+        self.members = tuple(members) or self._first_members()
+        if len(self) and len(self.members) != self.index.spans.shape[1]:
+            self.close()
+            raise ValueError(f"{path}: its index has {self.index.spans.shape[1]} members a sample: {REPAIR}")
 
     def __len__(self) -> int:
         return len(self.index)
@@ -77,16 +84,23 @@ class Shard:
         """Sample i, decoded (the JPEGs stay bytes). Raises ValueError naming the key when it is malformed."""
         blocks = self.blocks(i)
         key, members = _key(blocks), self._split(i, blocks)
-        return decode(key, members) if self.index.kind == "pairs" else decode_image(key, members)
+        return decode(key, members) if "1.jpg" in members else decode_image(key, members)
 
     def lengths(self, i: int) -> list[int]:
-        """Bytes of each member of sample i, in MEMBERS order."""
+        """Bytes of each member of sample i, in their order."""
         return [length for _, length in self.index.ranges(i)]
+
+    def _first_members(self) -> tuple[str, ...]:
+        """What the headers of the first sample call its members."""
+        if not len(self):
+            return ()
+        heads = (os.pread(self._descriptor, BLOCK, offset - BLOCK) for offset, _ in self.index.ranges(0))
+        return tuple(_name(head).partition(".")[2] for head in heads)
 
     def _split(self, i: int, blocks: bytes) -> dict[str, bytes]:
         """The members' data, each held against its header: an index of other bytes is found here, not in a decoder."""
         members, key, start = {}, blocks[:100].partition(b".")[0], self.index.ranges(i)[0][0] - BLOCK
-        for member, (offset, length) in zip(MEMBERS[self.index.kind], self.index.ranges(i), strict=True):
+        for member, (offset, length) in zip(self.members, self.index.ranges(i), strict=True):
             at = offset - start
             if not has_header(blocks, at - BLOCK, b"%b.%b" % (key, member.encode()), length):
                 raise ValueError(f"{self.path}: sample {i} is not where its index says: {REPAIR}")
@@ -96,7 +110,12 @@ class Shard:
 
 def _key(blocks: bytes) -> str:
     """The key in the first header of a sample: its name up to the first dot."""
-    return blocks[:100].partition(b".")[0].decode("ascii", "replace")
+    return _name(blocks).partition(".")[0]
+
+
+def _name(header: bytes) -> str:
+    """The name in a header."""
+    return header[:100].rstrip(b"\0").decode("ascii", "replace")
 
 
 def open_shards(folder: Path, manifest: Manifest) -> list[Shard]:
@@ -112,9 +131,10 @@ def open_shards(folder: Path, manifest: Manifest) -> list[Shard]:
                     f"{shard.path}: holds {len(shard)} samples in {shard.index.tar_bytes} bytes, the manifest says "
                     f"{info.samples} in {info.bytes}: {REPAIR}"
                 )
-            if shard.index.kind != manifest.kind:
+            if shard.members != manifest.members:
                 raise ValueError(
-                    f"{shard.path}: its index is one of {shard.index.kind}, the manifest says {manifest.kind}: {REPAIR}"
+                    f"{shard.path}: its samples have the members {', '.join(shard.members)}, the manifest says "
+                    f"{', '.join(manifest.members)}: {REPAIR}"
                 )
     except (ValueError, OSError) as error:
         for shard in shards:

@@ -4,13 +4,13 @@ import io
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from mimic_wds.pairs import ImageSample, PairSample, Sample
+from mimic_wds.pairs import Camera, ImageSample, PairSample, PairTruth, Sample
 from mimic_wds.storage.layout import MEMBERS
 
 #: Fields of a KEY.json in their order, with their types (a tuple: a list of these).
@@ -31,8 +31,18 @@ FIELDS: Fields = {
     "patch_size": int,
 }
 
+#: What follows in data sets that know it: where the cameras were (fx, fy, cx, cy; 3 x 4), all zeros = not known.
+TRUTH_FIELDS: Fields = {
+    "intrinsics0": (float,) * 4,
+    "intrinsics1": (float,) * 4,
+    "pose0": (float,) * 12,
+    "pose1": (float,) * 12,
+    "covisibility": float,
+}
+
 #: Of a single image.
 IMAGE_FIELDS: Fields = {"source": str, "scene": str, "frame0": str, "label": int, "size": (int, int)}
+IMAGE_TRUTH_FIELDS: Fields = {"intrinsics0": (float,) * 4, "pose0": (float,) * 12}
 
 _NPY_HEADER = re.compile(
     rb"\s*\{\s*'descr':\s*'([<|][iuf][1248])',\s*'fortran_order':\s*False,\s*'shape':\s*\(([0-9, ]{0,80})\),?\s*\}\s*"
@@ -42,7 +52,7 @@ _NPY_HEADER = re.compile(
 def encode(sample: Sample) -> list[tuple[str, bytes]]:
     """The members of a sample, (name, data), in their order in the tar."""
     members = _encode_pair(sample) if isinstance(sample, PairSample) else _encode_image(sample)
-    return [(f"{sample.key}.{member}", data) for member, data in members.items()]
+    return [(f"{sample.key}.{member}", data) for member, data in (*members.items(), *sample.maps.items())]
 
 
 def _encode_pair(sample: PairSample) -> dict[str, bytes]:
@@ -59,7 +69,11 @@ def _encode_pair(sample: PairSample) -> dict[str, bytes]:
         "size": [int(side) for side in sample.size],
         "patch_size": int(sample.patch_size),
     }
-    assert list(facts) == list(FIELDS)
+    if sample.truth is not None:
+        camera0, camera1 = encode_camera(sample.truth.camera0), encode_camera(sample.truth.camera1)
+        facts |= {"intrinsics0": camera0[0], "intrinsics1": camera1[0], "pose0": camera0[1], "pose1": camera1[1]}
+        facts["covisibility"] = float(sample.truth.covisibility)
+    assert list(facts) == [*FIELDS, *(TRUTH_FIELDS if sample.truth else ())]
     data = sample.image0_jpg, sample.image1_jpg, encode_array(sample.corr_0to1.astype("<i2")), _encode_facts(facts)
     return dict(zip(MEMBERS["pairs"], data, strict=True))
 
@@ -72,8 +86,27 @@ def _encode_image(sample: ImageSample) -> dict[str, bytes]:
         "label": int(sample.label),
         "size": [int(side) for side in sample.size],
     }
-    assert list(facts) == list(IMAGE_FIELDS)
+    if sample.camera is not None:
+        facts["intrinsics0"], facts["pose0"] = encode_camera(sample.camera)
+    assert list(facts) == [*IMAGE_FIELDS, *(IMAGE_TRUTH_FIELDS if sample.camera else ())]
     return dict(zip(MEMBERS["images"], (sample.image_jpg, _encode_facts(facts)), strict=True))
+
+
+def encode_camera(camera: Camera | None) -> tuple[list[float], list[float]]:
+    """fx, fy, cx, cy and the first three rows of the pose; zeros when it is not known."""
+    if camera is None:
+        return [0.0] * 4, [0.0] * 12
+    K = camera.intrinsics
+    return [float(v) for v in (K[0, 0], K[1, 1], K[0, 2], K[1, 2])], [float(v) for v in camera.pose[:3].ravel()]
+
+
+def decode_camera(intrinsics: Sequence[float], pose: Sequence[float]) -> Camera | None:
+    """The camera that `encode_camera` has written."""
+    if not any(intrinsics):
+        return None
+    fx, fy, cx, cy = intrinsics
+    K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], np.float64)
+    return Camera(intrinsics=K, pose=np.vstack([np.array(pose, np.float64).reshape(3, 4), [0, 0, 0, 1]]))
 
 
 def _encode_facts(facts: dict[str, Any]) -> bytes:
@@ -82,8 +115,8 @@ def _encode_facts(facts: dict[str, Any]) -> bytes:
 
 
 def decode(key: str, members: Mapping[str, bytes]) -> PairSample:
-    """A pair from its members (MEMBERS -> data). Raises ValueError naming the key and what is wrong."""
-    facts = decode_facts(key, members["json"])
+    """A pair from its members, name -> data. Raises ValueError naming the key and what is wrong."""
+    facts = decode_facts(key, members["json"], FIELDS, TRUTH_FIELDS)
     corr = decode_array(members["corr.npy"], f"{key}.corr.npy")
     if corr.dtype != np.int16 or corr.ndim != 1:
         raise ValueError(f"{key}.corr.npy: expected int16 of shape (L,), got {corr.dtype} of shape {corr.shape}")
@@ -103,12 +136,27 @@ def decode(key: str, members: Mapping[str, bytes]) -> PairSample:
         frame1=facts["frame1"],
         time0_s=facts["time0_s"],
         time1_s=facts["time1_s"],
+        truth=_decode_truth(facts) if "covisibility" in facts else None,
+        maps=_maps(members),
     )
 
 
+def _decode_truth(facts: Mapping[str, Any]) -> PairTruth:
+    return PairTruth(
+        camera0=decode_camera(facts["intrinsics0"], facts["pose0"]),
+        camera1=decode_camera(facts["intrinsics1"], facts["pose1"]),
+        covisibility=facts["covisibility"],
+    )
+
+
+def _maps(members: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The members that are maps of a view."""
+    return {name: data for name, data in members.items() if name.endswith(".png")}
+
+
 def decode_image(key: str, members: Mapping[str, bytes]) -> ImageSample:
-    """A single image from its members (MEMBERS -> data). Raises ValueError naming the key and what is wrong."""
-    facts = decode_facts(key, members["json"], IMAGE_FIELDS)
+    """A single image from its members, name -> data. Raises ValueError naming the key and what is wrong."""
+    facts = decode_facts(key, members["json"], IMAGE_FIELDS, IMAGE_TRUTH_FIELDS)
     return ImageSample(
         key=key,
         image_jpg=members["0.jpg"],
@@ -117,15 +165,22 @@ def decode_image(key: str, members: Mapping[str, bytes]) -> ImageSample:
         scene=facts["scene"],
         frame=facts["frame0"],
         label=facts["label"],
+        camera=decode_camera(facts["intrinsics0"], facts["pose0"]) if "pose0" in facts else None,
+        maps=_maps(members),
     )
 
 
-def decode_facts(key: str, data: bytes, fields: Fields = FIELDS) -> dict[str, Any]:
-    """KEY.json as a dictionary. Raises ValueError when fields are missing, unknown or of another type."""
+def decode_facts(key: str, data: bytes, fields: Fields, more: Fields) -> dict[str, Any]:
+    """KEY.json as a dictionary of `fields`, and of all or none of `more`.
+
+    Raises ValueError when fields are missing, unknown or of another type.
+    """
     try:
         facts = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{key}.json: not valid JSON: {error}") from None
+    if isinstance(facts, dict) and not facts.keys().isdisjoint(more):
+        fields = {**fields, **more}
     if not isinstance(facts, dict) or set(facts) != set(fields):
         raise ValueError(f"{key}.json: expected exactly the fields {', '.join(fields)}")
     for name, kind in fields.items():

@@ -10,11 +10,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mimic_wds.pairs import ImageSample, PairSample
+from mimic_wds.pairs import Camera, ImageSample, PairSample, PairTruth
 from mimic_wds.storage.files import is_temporary
 from mimic_wds.storage.index import Index, index_path, index_tar, read_index
 from mimic_wds.storage.layout import STAGING_NAME, image_key, index_name, is_key, sample_key
 from mimic_wds.storage.manifest import Manifest, ShardInfo, histogram, read_manifest
+from mimic_wds.storage.maps import check_maps
 from mimic_wds.storage.reader import Shard
 
 #: Gives the (L,) correspondences that follow from a sample's stored homography.
@@ -99,7 +100,7 @@ def _shard(
     if digest != info.sha256:
         yield Problem(path.name, "", "sha256", f"has sha256 {digest[:16]}..., the manifest says {info.sha256[:16]}...")
     try:
-        index, keys = index_tar(path, manifest.kind)
+        index, keys = index_tar(path, manifest.members)
     except ValueError as error:
         seen.is_complete = False
         yield Problem(path.name, "", "structure", str(error).removeprefix(f"{path}: "))
@@ -134,7 +135,7 @@ def _samples(
 ) -> Iterator[Problem]:
     """Every sample of a shard, and the counts per source."""
     sources: Counter[str] = Counter()
-    with Shard(path, index) as shard:
+    with Shard(path, index, manifest.members) as shard:
         for i, key in enumerate(keys):
             if key in seen.owners:
                 yield Problem(path.name, key, "key", f"the key is also in {seen.owners[key]}")
@@ -178,6 +179,29 @@ def check_sample(
     if recompute is not None and homography_is_sound and not np.array_equal(recompute(sample), sample.corr_0to1):
         yield "correspondences", "are not those that the stored homography gives"
     yield from _overlap(sample, manifest)
+    yield from check_maps(sample.maps, sample.size, len(manifest.semseg_classes))
+    if (sample.truth is not None) != manifest.truth:
+        yield "truth", f"{'says' if sample.truth else 'does not say'} where its cameras were, unlike the data set"
+    elif sample.truth is not None:
+        yield from _truth(sample.truth)
+
+
+def _truth(truth: PairTruth) -> Iterator[tuple[str, str]]:
+    """Are the cameras cameras, and the co-visibility one?"""
+    for number, camera in enumerate((truth.camera0, truth.camera1)):
+        if camera is not None and not is_camera(camera):
+            yield "truth", f"the camera of view {number} has no rotation as its pose, or is not finite"
+    if not (truth.covisibility == -1 or 0 <= truth.covisibility <= 1):
+        yield "truth", f"its co-visibility is {truth.covisibility}, expected 0..1, or -1 if not known"
+
+
+def is_camera(camera: Camera) -> bool:
+    """True if a camera has a positive focal length and a rotation."""
+    turn = camera.pose[:3, :3]
+    if not (np.isfinite(camera.pose).all() and np.isfinite(camera.intrinsics).all()):
+        return False
+    is_rotation = np.allclose(turn @ turn.T, np.eye(3), atol=1e-4) and np.linalg.det(turn) > 0
+    return bool(is_rotation) and float(camera.intrinsics[[0, 1], [0, 1]].min()) > 0
 
 
 def check_image(sample: ImageSample, manifest: Manifest) -> Iterator[tuple[str, str]]:
@@ -189,6 +213,9 @@ def check_image(sample: ImageSample, manifest: Manifest) -> Iterator[tuple[str, 
     most = manifest.criteria.get("size")
     if isinstance(most, int) and 0 < most < min(sample.size):
         yield "size", f"its size is {sample.size}, the short sides of the data set are at most {most}"
+    yield from check_maps(sample.maps, sample.size, len(manifest.semseg_classes))
+    if (sample.camera is not None) != manifest.truth or (sample.camera and not is_camera(sample.camera)):
+        yield "truth", "its camera is missing, malformed, or not expected here"
     classes = manifest.classes
     if not -1 <= sample.label < len(classes):
         yield "label", f"its label is {sample.label}, the data set has {len(classes)} classes"

@@ -26,7 +26,7 @@ from mimic_wds.storage.layout import MEMBERS, check_dataset_name, is_key, sample
 from mimic_wds.storage.manifest import Manifest, ShardInfo, manifest_hash, read_manifest
 from mimic_wds.storage.packing import pack
 from mimic_wds.storage.reader import Shard, open_shards
-from mimic_wds.storage.sample import FIELDS, IMAGE_FIELDS, decode, encode
+from mimic_wds.storage.sample import FIELDS, IMAGE_FIELDS, TRUTH_FIELDS, decode, encode
 from mimic_wds.storage.scenes import read_scenes
 from mimic_wds.storage.staging import read_staged, scene_tar, staged_numbers
 from mimic_wds.storage.tar import header
@@ -351,7 +351,12 @@ def test_more_shards_than_the_usual_limit_of_open_files(tmp_path):
 def test_the_document_names_every_field():
     text = (Path(__file__).parents[2] / "docs" / "shard-format.md").read_text()
     named = set(re.findall(r"`(\w+)`", text))
-    assert {*FIELDS, *IMAGE_FIELDS, *(field.name for cls in (Manifest, ShardInfo) for field in fields(cls))} <= named
+    assert {
+        *FIELDS,
+        *IMAGE_FIELDS,
+        *TRUTH_FIELDS,
+        *(field.name for cls in (Manifest, ShardInfo) for field in fields(cls)),
+    } <= named
 
 
 @given(

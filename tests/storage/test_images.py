@@ -91,11 +91,11 @@ def test_a_data_set_of_pairs_is_what_it_was(tmp_path):
     assert path.read_bytes() == before
     # what a training run remembers is the hash of the fields of version 1 and nothing else
     assert manifest_hash(manifest) == hashlib.sha256(msgspec.json.encode(fields)).hexdigest()
-    assert read_index(tmp_path / "tiny" / "tiny-000000.idx").kind == "pairs"
+    assert read_index(tmp_path / "tiny" / "tiny-000000.idx").spans.shape[1:] == (4, 2)
 
 
 def test_images_are_not_taken_for_pairs(folder):
-    """A reader that knows version 1 alone stops at the version; one that ignored it, at the shape of the index."""
+    """A reader that knows version 1 alone stops at the version; one that ignored it, at the members of the samples."""
     fields = json.loads((folder / "manifest.json").read_bytes())
     assert fields["format_version"] == 2
     (folder / "manifest.json").write_text(json.dumps({**fields, "format_version": 1}))
@@ -107,9 +107,10 @@ def test_images_are_not_taken_for_pairs(folder):
     (folder / "manifest.json").write_text(json.dumps({**fields, "kind": "triples"}))
     with pytest.raises(ValueError, match=r"manifest\.json.*kind"):
         read_manifest(folder)
-    old = {name: value for name, value in fields.items() if name not in ("kind", "classes")}
+    new = {"kind", "classes", "maps", "semseg_classes", "truth"}
+    old = {name: value for name, value in fields.items() if name not in new}
     (folder / "manifest.json").write_text(json.dumps({**old, "format_version": 1}))
-    with pytest.raises(ValueError, match="its index is one of images, the manifest says pairs"):
+    with pytest.raises(ValueError, match=r"have the members 0\.jpg, json, the manifest says 0\.jpg, 1\.jpg"):
         open_shards(folder, read_manifest(folder))
 
 
