@@ -29,6 +29,7 @@ class DropReason(StrEnum):
     EMPTY_VIEW = "empty_view"  #: too much of one of the views, rendered from a scan, shows nothing
     VETOED = "vetoed"  #: the recipe's image filter refused one of the views
     LOW_TEXTURE = "low_texture"  #: one of the views is blurred or bare: Laplacian variance below ``min_texture``
+    NO_DEPTH = "no_depth"  #: the overlap is to be that of depth and poses, but a view has none
     NO_KEYPOINTS = "no_keypoints"  #: one of the views has none
     TOO_FEW_MATCHES = "too_few_matches"  #: fewer than ``min_matches`` pass the ratio test
     NO_HOMOGRAPHY = "no_homography"  #: RANSAC found none
@@ -60,6 +61,7 @@ class View:
     time_s: float = -1.0  #: time stamp in seconds; -1 = the source has no clock
     camera: Camera | None = None  #: None = not known
     depth: NDArray[np.float32] | None = None  #: (H, W) metres along the optical axis, 0 = not known
+    unusable: DropReason | None = None  #: why the source would not have it in a pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +70,7 @@ class Fault:
 
     reason: str  #: "unreadable_image", "too_small", ...
     where: str  #: which file or frame, for the log
-    frame: str = ""  #: set when it stands in the place of this view: its candidates are dropped ...
-    drop: DropReason = DropReason.UNREADABLE  #: ... for this reason
+    frame: str = ""  #: set when it stands in the place of this view: its candidates are dropped as unreadable
 
 
 class SceneError(ValueError):

@@ -11,16 +11,17 @@ PACKAGE = Path(__file__).parents[1] / "mimic_wds"
 ALLOWED = {
     "pairs": set(),
     "settings": set(),
-    "sources": {"pairs", "settings"},
+    "sources": {"pairs", "settings", "geometry"},
     "geometry": {"pairs"},
     "storage": {"pairs", "settings"},
-    "curation": {"pairs", "settings", "sources", "geometry", "storage"},
-    "importing": {"pairs", "settings", "sources", "geometry", "storage"},
+    "executors": {"settings"},
+    "curation": {"pairs", "settings", "sources", "geometry", "storage", "executors"},
+    "importing": {"pairs", "settings", "sources", "geometry", "storage", "executors"},
     "loading": {"pairs", "settings", "storage"},
     "models": {"settings"},
     "training": {"settings", "models"},
     "downstream": {"pairs", "settings", "loading", "models", "training"},
-    "cli": {"pairs", "settings", "sources", "geometry", "storage", "curation", "importing"},
+    "cli": {"pairs", "settings", "sources", "geometry", "storage", "executors", "curation", "importing"},
 }
 MAY_USE_TORCH = {"loading", "models", "training", "downstream"}
 TORCH = {"torch", "torchvision", "timm", "accelerate", "safetensors", "tensorboard", "torchmetrics"}

@@ -56,7 +56,7 @@ from curation_bench.sides import (
 )
 from numpy.typing import NDArray
 
-from mimic_wds.curation.criteria import fit_image
+from mimic_wds.curation.fitting import fit_image
 from mimic_wds.curation.selection import select
 from mimic_wds.geometry import features, homography, literal, overlap
 from mimic_wds.geometry.features import Features

@@ -23,7 +23,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mimic_wds.curation.executors.serial import SerialExecutor
+from mimic_wds.executors.serial import SerialExecutor
 from mimic_wds.importing.base import Plan
 from mimic_wds.importing.registry import make_format
 from mimic_wds.importing.run import Target, Watcher, import_data_set

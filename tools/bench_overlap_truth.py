@@ -29,7 +29,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from mimic_wds.curation.criteria import Criteria, fit_image
+from mimic_wds.curation.criteria import Criteria
+from mimic_wds.curation.fitting import fit_image
 from mimic_wds.geometry.estimator import ESTIMATORS, OverlapEstimator
 from mimic_wds.geometry.features import Features
 from mimic_wds.geometry.truth import (

@@ -10,9 +10,9 @@ import tyro
 
 from mimic_wds.cli.console import ProgressLine, say, table
 from mimic_wds.curation import build as building
-from mimic_wds.curation.executors.base import make_executor
 from mimic_wds.curation.recipe import DEFAULT_SHARD_BYTES, Recipe, make_recipe, read_recipe
 from mimic_wds.curation.report import Report
+from mimic_wds.executors.base import make_executor
 from mimic_wds.settings import parse_assignments
 from mimic_wds.storage.manifest import Manifest
 

@@ -8,8 +8,8 @@ import tyro
 
 from mimic_wds.cli.build import print_counts
 from mimic_wds.cli.console import ProgressLine, say
-from mimic_wds.curation.executors.base import make_executor
-from mimic_wds.importing.base import Plan
+from mimic_wds.executors.base import make_executor
+from mimic_wds.importing.base import Format, Plan
 from mimic_wds.importing.registry import make_format
 from mimic_wds.importing.run import Target, Watcher, import_data_set
 from mimic_wds.pairs import Counts, Kind
@@ -42,7 +42,7 @@ def import_(
     Example: mimic-shard import mimic3m downloads/Gibson.zip --out shards/gibson
 
     Args:
-        format: mimic3m, croco-pairs, croco-crops, wds or image-folder; docs/import.md describes them.
+        format: mimic3m, croco-pairs, croco-crops, wds, image-folder or habitat-metadata; docs/import.md describes them.
         paths: Files or folders to read.
         out: Folder of the new data set; must be empty or new.
         workers: Processes that read; 0 = one per core.
@@ -70,11 +70,16 @@ def import_(
         max_shard_bytes=max_shard_bytes,
     )
     say(f"importing {target.name!r} into {out}")
+    return run_import(chosen, target, workers=workers, resume=resume)
+
+
+def run_import(chosen: Format, target: Target, *, workers: int, resume: bool) -> int:
+    """Import with local processes, show how it goes and what came of it; return the exit code."""
     executor = make_executor("local", workers=workers)
     with ProgressLine("units") as progress:
         watcher = _Shown(progress, target.kind)
         manifest = import_data_set(chosen, target, executor, resume=resume, watcher=watcher)
-    return _report(manifest, out, watcher)
+    return _report(manifest, target.out, watcher)
 
 
 class _Shown(Watcher):

@@ -13,6 +13,7 @@ from mimic_wds.cli.console import error
 from mimic_wds.cli.import_ import import_
 from mimic_wds.cli.info import info
 from mimic_wds.cli.plan import plan
+from mimic_wds.cli.render_labels import render_labels
 from mimic_wds.cli.show import show
 from mimic_wds.cli.sources import sources
 from mimic_wds.cli.verify import verify
@@ -25,6 +26,7 @@ VERBS: dict[str, Callable[..., int]] = {
     "info": info,
     "merge": merge,
     "plan": plan,
+    "render-labels": render_labels,
     "show": show,
     "sources": sources,
     "verify": verify,

@@ -8,7 +8,7 @@ import tyro
 from mimic_wds.cli.console import say, table
 from mimic_wds.curation.inventory import State, Stock, take_stock, totals
 from mimic_wds.curation.recipe import make_criteria, make_entry, read_tables
-from mimic_wds.sources.registry import COMING, ORIGINS
+from mimic_wds.sources.registry import ORIGINS
 
 
 def plan(recipe: tyro.conf.Positional[Path], /) -> int:
@@ -24,7 +24,9 @@ def plan(recipe: tyro.conf.Positional[Path], /) -> int:
     """
     tables = read_tables(recipe)
     make_criteria(tables.preset, tables.criteria, str(recipe))
-    stocks = [take_stock(entry) for entry in [make_entry(table, str(recipe)) for table in tables.sources]]
+    stocks = [
+        take_stock(entry) for entry in [make_entry(table, str(recipe), tables.preset) for table in tables.sources]
+    ]
     table(f"input of {recipe}", ["source", "is", "scenes", "bytes", "expected pairs"], _rows(stocks))
     for stock in stocks:
         for line in remarks(stock):
@@ -53,12 +55,9 @@ def remarks(stock: Stock) -> Iterator[str]:
     """What to do about a source that is not wholly there."""
     entry = stock.entry
     without = "a build leaves it out" if entry.optional else "a build stops there"
-    if stock.state == State.COMING:
-        yield f"not available yet: {entry.source}: {COMING[entry.source]}; {without}"
     if stock.problem:
         yield f"unusable: {entry.source}: {stock.problem}"
     if stock.missing:
-        also = "" if stock.state == State.COMING else f"; {without}"
-        yield f"missing: {entry.source}: {', '.join(stock.missing)}{also}"
+        yield f"missing: {entry.source}: {', '.join(stock.missing)}; {without}"
         if origin := ORIGINS.get(entry.source):
             yield f"    get it: {origin.url} ({origin.terms})"

@@ -12,7 +12,7 @@ import tyro
 from mimic_wds.cli.console import say
 from mimic_wds.settings import nearest
 from mimic_wds.sources.base import Source
-from mimic_wds.sources.registry import COMING, ORIGINS, SOURCES
+from mimic_wds.sources.registry import ORIGINS, SOURCES
 
 
 def sources(names: tyro.conf.Positional[tuple[str, ...]] = (), /) -> int:
@@ -32,9 +32,6 @@ def sources(names: tyro.conf.Positional[tuple[str, ...]] = (), /) -> int:
     for name in names or SOURCES:
         for line in describe(SOURCES[name]):
             say(line)
-    if not names:
-        for name, how in COMING.items():
-            say(f"{name}: not available yet, it {how}")
     return 0
 
 

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mimic_wds.curation.criteria import Criteria
-from mimic_wds.curation.executors.base import Executor
 from mimic_wds.curation.plan import PLAN_NAME, Plan, describe, write_plan
 from mimic_wds.curation.recipe import Recipe
 from mimic_wds.curation.report import Report
 from mimic_wds.curation.scene import Tally, curate
+from mimic_wds.executors.base import Executor
 from mimic_wds.pairs import Counts, Scene, SceneError
 from mimic_wds.sources.base import Source
 from mimic_wds.storage.files import remove_stale
@@ -158,7 +158,7 @@ def _take_part(plan: Plan, staging: Path, other: Path) -> None:
 def pack_plan(plan: Plan, out: Path, base: Manifest | None = None) -> Manifest:
     """Pack the scenes of a plan, all of them staged, and remove the staging folder."""
     recipe = plan.header["recipe"]
-    description = {name: plan.header[name] for name in ("criteria", "versions", "licences")}
+    description = {name: plan.header[name] for name in ("criteria", "versions", "licences", "maps", "truth")}
     remove_stale(out)
     manifest = pack(
         plan.folder,

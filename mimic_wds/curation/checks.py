@@ -1,4 +1,4 @@
-"""Optional checks, stricter than the paper's: texture of a view, plausibility of a homography, looks of a pair."""
+"""Optional checks, stricter than the paper's: plausibility of a homography, looks of a pair."""
 
 import cv2
 import numpy as np
@@ -8,14 +8,6 @@ from mimic_wds.pairs import Image
 
 #: Side of the grid of a difference hash: 8 x 8 comparisons of neighbours, 64 bits.
 HASH_SIDE = 8
-
-
-def laplacian_variance(image: Image) -> float:
-    """How much texture an (H, W, 3) image has: the variance of its grey Laplacian; blurred pictures have little.
-
-    MIMIC's walk through 3D scenes asks for 1000 at 224 x 224 (arXiv 2306.15128, appendix C.1).
-    """
-    return float(cv2.Laplacian(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.CV_64F).var())
 
 
 def difference_hash(image: Image) -> int:

@@ -3,14 +3,14 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import cv2
-import numpy as np
-
 from mimic_wds.curation.checks import is_plausible, is_zoom
 from mimic_wds.geometry.estimator import ESTIMATORS
 from mimic_wds.geometry.patches import PatchGrid
-from mimic_wds.pairs import DropReason, Image, Overlap
+from mimic_wds.pairs import DropReason, Overlap
 from mimic_wds.settings import nearest
+
+#: The estimator that needs no keypoints: what the renderer knows.
+TRUTH = "truth"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +22,8 @@ class Criteria:
     size: int = 224  #: pixels; views are brought to size x size before anything is measured (appendix C)
     fit: Literal["squash", "crop"] = "squash"  #: squash the aspect ratio (appendix C), or crop the centre square
     patch_size: int = 16  #: pixels (section 3)
-    estimator: str = "homography"  #: what measures the overlap (section 3): a name in geometry/estimator.py
+    estimator: str = "homography"  #: what measures the overlap (section 3): a name in geometry/estimator.py, or ...
+    #: ... "truth": depth and poses of rendered views; no homography is stored then
     points_per_patch: int = 0  #: points that vote for a patch; 0 = all its pixels, exact; the paper draws 100 (app. C)
     fold_horizon: bool = False  #: as the code: points behind the horizon fall back into the image instead of "out"
     lowe_ratio: float = 0.7  #: of a match's distance to the second best (appendix C)
@@ -38,6 +39,8 @@ class Criteria:
     min_hash_bits: int = 0  #: drop pairs whose difference hashes differ by fewer bits (of 64) from a kept one's
     max_pairs_per_scene: int = 0  #: leave a scene when it has given so many
     blur_faces: bool = False  #: blur the faces that a detector finds (docs/privacy.md)
+    store_truth: bool = False  #: store what a renderer knows: cameras and co-visibility (docs/shard-format.md)
+    store_depth: bool = False  #: store the depth of rendered views
     image_filter: str = ""  #: "package.module:function" or an entry point that says which frames may be used
 
     def __post_init__(self) -> None:
@@ -56,8 +59,13 @@ class Criteria:
         for name in ("min_inliers", "min_inlier_ratio", "min_texture", "min_hash_bits", "max_pairs_per_scene"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 (off) or more, got {getattr(self, name)}")
-        if self.estimator not in ESTIMATORS:
-            raise ValueError(f"unknown estimator {self.estimator!r}{nearest(self.estimator, list(ESTIMATORS))}")
+        known = [*ESTIMATORS, TRUTH]
+        if self.estimator == TRUTH and (self.min_inliers or self.min_inlier_ratio or self.max_scale or self.drop_zooms):
+            raise ValueError(
+                "the true overlap has no homography: leave out max_scale, drop_zooms and checks of inliers"
+            )
+        if self.estimator not in known:
+            raise ValueError(f"unknown estimator {self.estimator!r}{nearest(self.estimator, known)}")
         _ = self.grid
 
     @property
@@ -69,7 +77,7 @@ class Criteria:
         """Keep a measured overlap strictly within the bounds that passes the checks, else the reason why not."""
         if isinstance(measured, DropReason):
             return measured
-        if measured.num_inliers < max(self.min_inliers, self.min_inlier_ratio * measured.num_matches):
+        if -1 < measured.num_inliers < max(self.min_inliers, self.min_inlier_ratio * measured.num_matches):
             return DropReason.TOO_FEW_INLIERS
         if self.max_scale and not is_plausible(measured.H_0to1, self.size, self.max_scale):
             return DropReason.IMPLAUSIBLE_WARP
@@ -89,16 +97,3 @@ def preset(name: str) -> Criteria:
     if name not in PRESETS:
         raise ValueError(f"unknown preset {name!r}{nearest(name, list(PRESETS))}")
     return PRESETS[name]
-
-
-def fit_image(image: Image, criteria: Criteria) -> Image:
-    """Bring an image to (size, size, 3): squash it (bilinear, the paper) or crop its centre square (area)."""
-    if criteria.fit == "crop":
-        height, width = image.shape[:2]
-        side = min(height, width)
-        top, left = (height - side) // 2, (width - side) // 2
-        image = image[top : top + side, left : left + side]
-    if image.shape[:2] == (criteria.size, criteria.size):
-        return image
-    interpolation = cv2.INTER_AREA if criteria.fit == "crop" else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, (criteria.size, criteria.size), interpolation=interpolation), np.uint8)

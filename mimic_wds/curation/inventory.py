@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mimic_wds.curation.recipe import Entry
-from mimic_wds.sources.registry import COMING
 
 
 class State(StrEnum):
@@ -15,7 +14,6 @@ class State(StrEnum):
     PARTLY = "partly there"  #: some of its paths are missing
     MISSING = "missing"  #: all of them are
     UNUSABLE = "unusable"  #: they are there, but cannot be listed as scenes of the source
-    COMING = "not available yet"  #: the source is one to come, whether its data are there or not
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +42,6 @@ def take_stock(entry: Entry) -> Stock:
     """List the scenes of a source in those of its paths that exist."""
     missing = entry.missing
     here = [path for path in entry.paths if path not in missing]
-    if entry.source in COMING:
-        return Stock(entry=entry, state=State.COMING, missing=missing)
     if not here:
         return Stock(entry=entry, state=State.MISSING, missing=missing)
     try:

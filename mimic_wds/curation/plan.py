@@ -159,6 +159,8 @@ def describe(recipe: Recipe) -> dict[str, Any]:
         "criteria": {"preset": recipe.preset, **asdict(recipe.criteria)},
         "versions": versions(recipe.criteria),
         "licences": licences(recipe),
+        "maps": ["depth"] if recipe.criteria.store_depth else [],
+        "truth": recipe.criteria.store_truth,
     }
 
 

@@ -27,7 +27,7 @@ from typing import Any
 from mimic_wds.curation.criteria import Criteria, preset
 from mimic_wds.settings import check_names, from_mapping, read_toml
 from mimic_wds.sources.base import Source
-from mimic_wds.sources.registry import COMING, make_source, path_options
+from mimic_wds.sources.registry import make_source, paper_options, path_options
 
 DEFAULT_SHARD_BYTES = 256 * 2**20
 
@@ -46,7 +46,7 @@ class RecipeFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One [[sources]] table, checked. Its paths need not exist, its source may be one to come."""
+    """One [[sources]] table, checked. Its paths need not exist."""
 
     source: str  #: name in the registry
     paths: tuple[str, ...]
@@ -61,20 +61,19 @@ class Entry:
         return tuple(path for path in self.paths if not Path(path).exists())
 
     def make(self, paths: Iterable[str]) -> Source:
-        """The source with these paths. Raises ValueError for a wrong option and for a source to come."""
+        """The source with these paths. Raises ValueError for a wrong option."""
         return make_source(self.source, {**self.options, "paths": list(paths)}, self.where)
 
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """An optional source of a recipe that is built without it, or without some of its paths."""
+    """An optional source of a recipe that is not there, or some of its paths."""
 
     source: str
     paths: tuple[str, ...]
-    why: str
 
     def __str__(self) -> str:
-        return f"{self.source} ({', '.join(self.paths)}): {self.why}"
+        return f"{self.source}: {', '.join(self.paths)}: not there"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +141,7 @@ def make_recipe(
     if max_shard_bytes <= 0:
         raise ValueError(f"{where}: max_shard_bytes must be above 0, got {max_shard_bytes}")
     made_criteria = make_criteria(preset_name, criteria, where)
-    found, skipped = _found([make_entry(table, where) for table in sources])
+    found, skipped = _found([make_entry(table, where, preset_name) for table in sources])
     if not found:
         names = ", ".join(dict.fromkeys(s.source for s in skipped))
         raise ValueError(
@@ -167,8 +166,11 @@ def make_criteria(preset_name: str, changes: Mapping[str, Any], where: str) -> C
     return from_mapping(Criteria, merged, f"{where}: [criteria]")
 
 
-def make_entry(table: Mapping[str, Any], where: str) -> Entry:
-    """One [[sources]] table, checked; of a source to come only its name is. Raises ValueError for anything unknown."""
+def make_entry(table: Mapping[str, Any], where: str, preset_name: str = "default") -> Entry:
+    """One [[sources]] table, checked; the preset "paper" sets what it leaves open as the released code does.
+
+    Raises ValueError for anything unknown.
+    """
     options = dict(table)
     name = options.pop("source", None)
     if name is None:
@@ -176,12 +178,13 @@ def make_entry(table: Mapping[str, Any], where: str) -> Entry:
     place = f"{where}: source {name!r}"
     ours = {key: options.pop(key) for key in ("optional", "expected_pairs") if key in options}
     paths = tuple(options.pop("paths", ()))
+    if preset_name == "paper":
+        options = {**paper_options(name), **options}
     known: dict[str, Any] = {"source": name, "paths": paths, "options": options, "where": where}
     entry = from_mapping(Entry, known | ours, place)
     if entry.expected_pairs < 0:
         raise ValueError(f"{place}: expected_pairs must be 0 (not known) or more, got {entry.expected_pairs}")
-    if name not in COMING:
-        entry.make(paths)
+    entry.make(paths)
     return entry
 
 
@@ -192,14 +195,12 @@ def _found(entries: list[Entry]) -> tuple[list[Source], list[Skipped]]:
     for entry in entries:
         if not entry.optional:
             found.append(entry.make(entry.paths))  # a missing path is an error when its scenes are listed
-        elif entry.source in COMING:
-            skipped.append(Skipped(entry.source, entry.paths, f"is not available yet, it {COMING[entry.source]}"))
-        else:
-            missing = entry.missing
-            if missing:
-                skipped.append(Skipped(entry.source, missing, "not there"))
-            if here := [path for path in entry.paths if path not in missing]:
-                found.append(entry.make(here))
+            continue
+        missing = entry.missing
+        if missing:
+            skipped.append(Skipped(entry.source, missing))
+        if here := [path for path in entry.paths if path not in missing]:
+            found.append(entry.make(here))
     return found, skipped
 
 

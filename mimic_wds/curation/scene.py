@@ -8,16 +8,31 @@ from functools import partial
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from mimic_wds.curation.checks import difference_hash, laplacian_variance
-from mimic_wds.curation.criteria import Criteria, fit_image
+from mimic_wds.curation.checks import difference_hash
+from mimic_wds.curation.criteria import TRUTH, Criteria
+from mimic_wds.curation.fitting import fit_camera, fit_depth, fit_image
 from mimic_wds.curation.image_filter import keeps, load_image_filter
 from mimic_wds.curation.privacy import load_face_blur
+from mimic_wds.curation.rendered import depth_maps, measure_truth, pair_truth
 from mimic_wds.curation.selection import Candidate, Outcome, select
 from mimic_wds.geometry import features, overlap
 from mimic_wds.geometry.estimator import ESTIMATORS, OverlapEstimator
 from mimic_wds.geometry.features import Features
-from mimic_wds.pairs import Counts, DropReason, Fault, Image, Overlap, PairSample, Policy, Scene, View
+from mimic_wds.pairs import (
+    Camera,
+    Counts,
+    DropReason,
+    Fault,
+    Image,
+    Overlap,
+    PairSample,
+    Policy,
+    Scene,
+    View,
+)
+from mimic_wds.sources.texture import laplacian_variance
 from mimic_wds.storage.layout import sample_key
 
 
@@ -32,6 +47,8 @@ class DescribedView:
     image: Image = field(default_factory=lambda: np.empty((0, 0, 3), np.uint8))  #: (size, size, 3)
     features: Features = field(default_factory=features.none)
     time_s: float = -1.0
+    camera: Camera | None = None
+    depth: NDArray[np.float32] | None = None  #: (size, size) metres
     unusable: DropReason | None = None
 
 
@@ -69,8 +86,10 @@ def curate(
             return
 
 
-def make_estimator(criteria: Criteria) -> OverlapEstimator:
-    """The estimator that the criteria name."""
+def make_estimator(criteria: Criteria) -> OverlapEstimator | None:
+    """The estimator that the criteria name; None = depth and poses, no picture is looked at."""
+    if criteria.estimator == TRUTH:
+        return None
     return ESTIMATORS[criteria.estimator](
         lowe_ratio=criteria.lowe_ratio,
         min_matches=criteria.min_matches,
@@ -106,7 +125,7 @@ class Kept:
 
 
 def describe(
-    views: Iterable[View | Fault], criteria: Criteria, estimator: OverlapEstimator, tally: Tally
+    views: Iterable[View | Fault], criteria: Criteria, estimator: OverlapEstimator | None, tally: Tally
 ) -> Iterator[DescribedView]:
     """Bring each view to size and compute its features; count what cannot be used."""
     spec = criteria.image_filter
@@ -119,6 +138,9 @@ def describe(
                 yield DescribedView(frame=view.frame, unusable=DropReason.UNREADABLE)
             continue
         tally.views += 1
+        if view.unusable:
+            yield DescribedView(frame=view.frame, unusable=view.unusable)
+            continue
         if allowed is not None and not allowed(view):
             yield DescribedView(frame=view.frame, unusable=DropReason.VETOED)
             continue
@@ -126,15 +148,24 @@ def describe(
         if criteria.min_texture and laplacian_variance(image) < criteria.min_texture:
             yield DescribedView(frame=view.frame, unusable=DropReason.LOW_TEXTURE)
             continue
-        yield DescribedView(frame=view.frame, image=image, features=estimator.describe(image), time_s=view.time_s)
+        yield DescribedView(
+            frame=view.frame,
+            image=image,
+            features=estimator.describe(image) if estimator else features.none(),
+            time_s=view.time_s,
+            camera=fit_camera(view.camera, view.image.shape, criteria) if view.camera else None,
+            depth=fit_depth(view.depth, criteria) if view.depth is not None else None,
+        )
 
 
 def judge(
-    scene: Scene, view0: DescribedView, view1: DescribedView, criteria: Criteria, estimator: OverlapEstimator
+    scene: Scene, view0: DescribedView, view1: DescribedView, criteria: Criteria, estimator: OverlapEstimator | None
 ) -> Outcome:
     """Measure the overlap of two views and hold it against the criteria."""
     if unusable := view0.unusable or view1.unusable:
         return unusable
+    if estimator is None:
+        return criteria.judge(measure_truth(view0, view1, criteria.grid))
     key = sample_key(scene.source, scene.name, view0.frame, view1.frame)
     rng = pair_generator(key, criteria)
     return criteria.judge(
@@ -174,6 +205,8 @@ def pack(scene: Scene, candidate: Candidate[DescribedView], measured: Overlap, c
         frame1=view1.frame,
         time0_s=view0.time_s,
         time1_s=view1.time_s,
+        truth=pair_truth(view0, view1) if criteria.store_truth else None,
+        maps=depth_maps(view0, view1) if criteria.store_depth else {},
     )
 
 

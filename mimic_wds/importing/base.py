@@ -80,6 +80,9 @@ class Plan:
     units: list[Unit]
     notes: list[str] = field(default_factory=list)  #: what the reader should know, one line each
     classes: list[str] = field(default_factory=list)  #: of images: the names that their labels number
+    maps: list[str] = field(default_factory=list)  #: stored beside each view
+    semseg_classes: list[str] = field(default_factory=list)  #: names of the pixel classes from 1
+    truth: bool = False  #: whether the samples say where their cameras were
 
 
 class Settings(Protocol):

@@ -5,55 +5,33 @@ read again, neither the number of workers nor an interruption changes a byte, an
 reason.
 """
 
-import fcntl
 import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import cv2
 import numpy as np
 
 from mimic_wds import __version__
+from mimic_wds.executors.base import Executor
 from mimic_wds.geometry import features, homography, overlap
 from mimic_wds.importing.base import DUPLICATE_KEY, UNREADABLE, Format, Lost, Plan, RawPair, Unit
 from mimic_wds.importing.samples import make_sample
 from mimic_wds.pairs import Counts, Kind, PairSample, Sample, SceneError
 from mimic_wds.storage.files import atomic_write, remove_stale
-from mimic_wds.storage.layout import MANIFEST_NAME, STAGING_NAME, check_dataset_name
+from mimic_wds.storage.layout import STAGING_NAME, check_dataset_name
 from mimic_wds.storage.manifest import Manifest, Plain, read_manifest
+from mimic_wds.storage.output import check_output, locked
 from mimic_wds.storage.packing import pack
 from mimic_wds.storage.staging import SceneStage, StagedScene, read_staged
 
 #: The plan's name is that of a build's, so that neither takes the other's staging folder for its own.
 PLAN_NAME = "plan.jsonl"
-
-#: What may lie in an output folder before an import.
-MAY_BE_THERE = frozenset({".gitignore", STAGING_NAME})
-
-T = TypeVar("T")
-
-
-class Failure(Protocol):
-    """Why an executor gave a task up."""
-
-    @property
-    def message(self) -> str:
-        """For people."""
-        ...
-
-
-class Executor(Protocol):
-    """Runs a function on many tasks: any of the executors of a build."""
-
-    def run(self, function: Callable[[T], None], tasks: Iterable[T]) -> Iterator[tuple[T, Failure | None]]:
-        """Run `function` on each task; yield it when it is done or given up."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +97,7 @@ def import_data_set(
     plan = format.plan(target)
     staging = target.out / STAGING_NAME
     staging.mkdir(parents=True, exist_ok=True)
-    with _locked(staging):
+    with locked(staging):
         _remember(staging, format, target, plan)
         remove_stale(target.out)
         for folder in [staging, *(path for path in staging.iterdir() if path.is_dir())]:
@@ -203,24 +181,6 @@ def _give_up(task: Task, message: str) -> None:
         stage.finish(task.unit.scene, Tally(task.unit).counts(message), message)
 
 
-def check_output(out: Path, resume: bool) -> str:
-    """ "new", "resume" or "complete". Raises ValueError when the folder holds something an import must not touch."""
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out}: is a file; the output must be a folder")
-    names = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    if MANIFEST_NAME in names:
-        if resume:
-            return "complete"
-        raise ValueError(f"{out}: already holds a data set (it has a {MANIFEST_NAME}); choose another --out")
-    if STAGING_NAME in names:
-        if resume:
-            return "resume"
-        raise ValueError(f"{out}: holds an unfinished import; continue it with --resume, or delete the folder")
-    if names - MAY_BE_THERE:
-        raise ValueError(f"{out}: is not empty ({sorted(names)[0]!r} is there); choose an empty or new folder")
-    return "new"
-
-
 def _finished(target: Target) -> Manifest:
     """The manifest of an import that is whole already. Raises ValueError when it was made otherwise."""
     manifest = read_manifest(target.out)
@@ -254,17 +214,6 @@ def _plain(options: Any) -> dict[str, str]:
     return {name: str(value) for name, value in asdict(options).items() if name != "out"}
 
 
-@contextmanager
-def _locked(staging: Path) -> Iterator[None]:
-    """Hold the staging folder's lock. Raises ValueError when another process works here."""
-    with (staging / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{staging.parent}: another import is running here; wait for it") from None
-        yield
-
-
 def criteria(target: Target) -> dict[str, Plain]:
     """What the manifest says about how pairs were chosen: not by overlap; how it was measured, if it was."""
     if target.kind == "images":
@@ -289,6 +238,9 @@ def _describe(format: Format, target: Target, plan: Plan) -> dict[str, Any]:
         "licences": dict.fromkeys(sources, format.licence),
         "kind": target.kind,
         "classes": plan.classes,
+        "maps": plan.maps,
+        "semseg_classes": plan.semseg_classes,
+        "truth": plan.truth,
     }
 
 

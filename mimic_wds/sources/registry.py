@@ -12,8 +12,10 @@ from mimic_wds.sources.co3d import Co3d
 from mimic_wds.sources.demon import Demon
 from mimic_wds.sources.images import Images
 from mimic_wds.sources.mannequin import Mannequin, RealEstate10K
+from mimic_wds.sources.multiview import Multiview
 from mimic_wds.sources.objectron import Objectron
 from mimic_wds.sources.scannet import ScanNet
+from mimic_wds.sources.scenes import HM3D, Gibson, Matterport, Meshes, Replica
 from mimic_wds.sources.streetview import StreetView
 from mimic_wds.sources.video import Video
 
@@ -30,12 +32,14 @@ SOURCES: dict[str, type[Source]] = {
         RealEstate10K,
         StreetView,
         Demon,
+        Meshes,
+        Multiview,
+        HM3D,
+        Gibson,
+        Matterport,
+        Replica,
     )
 }
-
-
-#: Sources of MIMIC (arXiv 2306.15128) that recipes may name already, and what they come with.
-COMING: dict[str, str] = dict.fromkeys(("hm3d", "gibson", "matterport"), "comes with the source of 3D scenes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,20 +68,21 @@ ORIGINS: dict[str, Origin] = {
     "demon": Origin("https://github.com/lmb-freiburg/demon", "research only; its datasets/download_traindata.sh"),
     "hm3d": Origin("https://aihabitat.org/datasets/hm3d", "request access from Matterport; academic use"),
     "gibson": Origin("http://gibsonenv.stanford.edu/database", "sign the terms of use in a form"),
+    "replica": Origin("https://github.com/facebookresearch/Replica-Dataset", "research use; its download.sh"),
     "matterport": Origin("https://niessner.github.io/Matterport", "sign the terms of use and mail them"),
 }
 
 
 def make_source(name: str, options: Mapping[str, Any], where: str) -> Source:
     """The source called `name`. Raises ValueError for an unknown name or option, naming the nearest."""
-    if name in COMING:
-        raise ValueError(
-            f"{where}: source {name!r} is not available yet, it {COMING[name]}; leave its [[sources]] table out, or "
-            "mark it optional = true"
-        )
     if name not in SOURCES:
-        raise ValueError(f"{where}: unknown source {name!r}{nearest(name, [*SOURCES, *COMING])}")
+        raise ValueError(f"{where}: unknown source {name!r}{nearest(name, list(SOURCES))}")
     return from_mapping(SOURCES[name], options, f"{where}: source {name!r}")
+
+
+def paper_options(name: object) -> Mapping[str, Any]:
+    """Options of a source that the preset "paper" sets as the released code of MIMIC does."""
+    return getattr(SOURCES.get(str(name)), "paper", {})
 
 
 def path_options(name: object) -> list[str]:

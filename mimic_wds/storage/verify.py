@@ -217,6 +217,8 @@ def check_image(sample: ImageSample, manifest: Manifest) -> Iterator[tuple[str, 
     if (sample.camera is not None) != manifest.truth or (sample.camera and not is_camera(sample.camera)):
         yield "truth", "its camera is missing, malformed, or not expected here"
     classes = manifest.classes
+    if not classes and sample.label == -1:
+        return
     if not -1 <= sample.label < len(classes):
         yield "label", f"its label is {sample.label}, the data set has {len(classes)} classes"
     elif sample.scene != (classes[sample.label] if sample.label >= 0 else ""):
@@ -272,8 +274,8 @@ def _correspondences(sample: PairSample) -> Generator[tuple[str, str], None, boo
 
 
 def may_lack_homography(manifest: Manifest) -> bool:
-    """True for an imported data set: its pairs were made by others, who may not tell."""
-    return manifest.criteria.get("preset") == "import"
+    """True for an imported data set, whose makers may not tell, and for one of overlaps by depth and poses."""
+    return manifest.criteria.get("preset") == "import" or manifest.criteria.get("estimator") == "truth"
 
 
 def lacks_homography(sample: PairSample) -> bool:

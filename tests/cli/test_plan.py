@@ -81,7 +81,7 @@ def test_a_build_leaves_missing_optional_sources_out_and_says_so(photos, tmp_pat
     assert [s.name for s in recipe.sources] == ["images"]
     assert [s.source for s in recipe.skipped] == ["scannet"]
     assert run(["build", "--recipe", str(path), "--workers", "1"]) == 0
-    assert f"left out: scannet ({tmp_path / 'raw/scannet'}): not there" in capsys.readouterr().out
+    assert f"left out: scannet: {tmp_path / 'raw/scannet'}: not there" in capsys.readouterr().out
 
 
 def test_a_missing_source_that_is_not_optional_stops_the_build(photos, tmp_path, capsys):

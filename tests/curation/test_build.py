@@ -12,10 +12,10 @@ import pytest
 from videos import write_pan
 
 from mimic_wds.curation import build as building
-from mimic_wds.curation.executors.local import LocalExecutor
-from mimic_wds.curation.executors.serial import SerialExecutor
 from mimic_wds.curation.recipe import make_recipe, read_recipe
 from mimic_wds.curation.report import Report
+from mimic_wds.executors.local import LocalExecutor
+from mimic_wds.executors.serial import SerialExecutor
 from mimic_wds.storage.layout import REPORT_NAME, STAGING_NAME
 from mimic_wds.storage.manifest import read_manifest
 from mimic_wds.storage.reader import open_shards

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mimic_wds.curation.checks import difference_hash, is_plausible, is_zoom, laplacian_variance
+from mimic_wds.curation.checks import difference_hash, is_plausible, is_zoom
 from mimic_wds.curation.criteria import Criteria
 from mimic_wds.pairs import DropReason, Overlap
+from mimic_wds.sources.texture import laplacian_variance
 
 SIZE = 224
 

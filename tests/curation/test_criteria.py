@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from mimic_wds.curation.criteria import PRESETS, Criteria, fit_image, preset
+from mimic_wds.curation.criteria import PRESETS, Criteria, preset
+from mimic_wds.curation.fitting import fit_image
 from mimic_wds.pairs import DropReason, Overlap
 
 

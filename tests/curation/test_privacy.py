@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mimic_wds.curation import build as building
-from mimic_wds.curation.executors.serial import SerialExecutor
 from mimic_wds.curation.privacy import CELLS, PACKAGE, SEMI_AXIS, FaceBlur, blur_boxes, find_faces, load_face_blur
 from mimic_wds.curation.recipe import make_recipe
 from mimic_wds.curation.report import Report
+from mimic_wds.executors.serial import SerialExecutor
 from mimic_wds.pairs import Image
 from mimic_wds.storage.reader import open_shards
 

@@ -6,7 +6,7 @@ import zipfile
 import cv2
 import numpy as np
 
-from mimic_wds.curation.executors.serial import SerialExecutor
+from mimic_wds.executors.serial import SerialExecutor
 from mimic_wds.importing.registry import make_format
 from mimic_wds.importing.run import Target, import_data_set
 

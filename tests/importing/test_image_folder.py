@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from published import jpeg, run_import, write_tree
 
-from mimic_wds.curation.executors.local import LocalExecutor
+from mimic_wds.executors.local import LocalExecutor
 from mimic_wds.importing import base
 from mimic_wds.importing.image_folder import usable_jpeg
 from mimic_wds.importing.jpeg import jpeg_head

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from curation_bench.sides import CRITERIA, Pair
-from mimic_wds.curation.criteria import fit_image
+from mimic_wds.curation.fitting import fit_image
 from mimic_wds.pairs import Image, SceneError, View
 from mimic_wds.sources.images import Images
 from mimic_wds.sources.video import Video

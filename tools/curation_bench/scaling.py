@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from curation_bench.sides import Pair, ours
-from mimic_wds.curation.executors.base import make_executor
+from mimic_wds.executors.base import make_executor
 
 #: The executor gets the pairs in so many tasks.
 NUM_TASKS = 16

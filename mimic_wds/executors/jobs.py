@@ -12,7 +12,7 @@ from typing import Generic, Protocol, TypeVar
 
 import cv2
 
-from mimic_wds.curation.executors.base import Failure
+from mimic_wds.executors.base import Failure
 
 T = TypeVar("T")
 

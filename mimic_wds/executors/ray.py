@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from mimic_wds.curation.executors.base import Failure
-from mimic_wds.curation.executors.jobs import ONE_THREAD, Death, Job, Jobs, call, environment, timed_out, work_through
+from mimic_wds.executors.base import Failure
+from mimic_wds.executors.jobs import ONE_THREAD, Death, Job, Jobs, call, environment, timed_out, work_through
 
 if TYPE_CHECKING:
     from ray import ObjectRefGenerator

@@ -9,9 +9,9 @@ import pytest
 from videos import write_pan
 
 from mimic_wds.curation import build as building
-from mimic_wds.curation.executors.base import make_executor
 from mimic_wds.curation.recipe import make_recipe
 from mimic_wds.curation.report import Report
+from mimic_wds.executors.base import make_executor
 
 sys.path.append(str(Path(__file__).parent))  # worker processes search where we do
 import executor_tasks as do

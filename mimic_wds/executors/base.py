@@ -54,13 +54,13 @@ def make_executor(
         if not 0 <= value < float("inf"):
             raise ValueError(f"{what} must be 0 or more, got {value}")
     if name == "serial":
-        from mimic_wds.curation.executors.serial import SerialExecutor
+        from mimic_wds.executors.serial import SerialExecutor
 
         return SerialExecutor()
     if name == "local":
-        from mimic_wds.curation.executors.local import LocalExecutor
+        from mimic_wds.executors.local import LocalExecutor
 
         return LocalExecutor(workers or os.cpu_count() or 1, timeout_s, max_tasks_per_worker)
-    from mimic_wds.curation.executors.ray import RayExecutor
+    from mimic_wds.executors.ray import RayExecutor
 
     return RayExecutor(address, workers, timeout_s)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-from mimic_wds.curation.executors.base import Failure
+from mimic_wds.executors.base import Failure
 
 T = TypeVar("T")
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mimic_wds.curation.executors.jobs import Death, Job, Jobs
+from mimic_wds.executors.jobs import Death, Job, Jobs
 
 
 def jobs() -> Jobs[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mimic_wds.curation.executors.base import make_executor
+from mimic_wds.executors.base import make_executor
 from mimic_wds.storage.files import OutputError
 
 sys.path.append(str(Path(__file__).parent))  # worker processes search where we do
@@ -237,7 +237,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 import executor_tasks
-from mimic_wds.curation.executors.base import make_executor
+from mimic_wds.executors.base import make_executor
 if __name__ == "__main__":
     tasks = [Path(sys.argv[1]) / str(n) for n in range(4)]
     try:

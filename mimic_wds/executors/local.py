@@ -19,8 +19,8 @@ from contextlib import contextmanager, suppress
 from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Generic, TypeVar
 
-from mimic_wds.curation.executors.base import Failure
-from mimic_wds.curation.executors.jobs import ONE_THREAD, Death, Job, Jobs, call, environment, timed_out, work_through
+from mimic_wds.executors.base import Failure
+from mimic_wds.executors.jobs import ONE_THREAD, Death, Job, Jobs, call, environment, timed_out, work_through
 
 T = TypeVar("T")
 

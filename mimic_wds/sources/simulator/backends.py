@@ -1,0 +1,91 @@
+"""Which simulator runs: the embedded one or habitat-sim; one is kept per process, since opening it takes seconds."""
+
+import multiprocessing
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from mimic_wds.sources.simulator.base import Body, Lens, SceneFile, Simulator
+
+#: "auto" is OpenGL where there is a context, else numba; both are the embedded simulator.
+Kind: TypeAlias = Literal["auto", "opengl", "numba", "habitat"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backend:
+    """A simulator and its settings."""
+
+    kind: Kind = "auto"
+    lens: Lens = field(default_factory=Lens)
+    body: Body = field(default_factory=Body)
+    open_sky: bool = False  #: walk also where nothing is overhead (not habitat-sim, which always does)
+    supersample: bool = False  #: average 2 x 2 samples a pixel (not habitat-sim)
+    gpus: tuple[int, ...] = ()  #: worker processes take them by turns; none = the first there is, or the CPU
+    habitat_python: str = ""  #: interpreter that habitat-sim is installed for, "" = this one
+
+
+@contextmanager
+def simulator(backend: Backend, scene: SceneFile) -> Iterator[Simulator]:
+    """This process's simulator with `scene` loaded. It is kept for the next call, unless an error passes through."""
+    held = _HELD.take(backend)
+    try:
+        held.load(scene)
+        yield held
+    except BaseException:
+        _HELD.close()
+        raise
+
+
+class _Held:
+    """The simulator of this process; a forked child has none of its parent's."""
+
+    def __init__(self) -> None:
+        self._owner: tuple[int, Backend] | None = None
+        self._simulator: Simulator | None = None
+
+    def take(self, backend: Backend) -> Simulator:
+        """The simulator held, or a new one if it is of another backend or another process."""
+        owner = os.getpid(), backend
+        if self._simulator is None or self._owner != owner:
+            self.close()
+            self._simulator, self._owner = open_simulator(backend), owner
+        return self._simulator
+
+    def close(self) -> None:
+        """Close the simulator, if it is this process's own."""
+        if self._simulator is not None and self._owner is not None and self._owner[0] == os.getpid():
+            self._simulator.close()
+        self._simulator = self._owner = None
+
+
+#: A graphics context belongs to a process, so this is one of the few things that do.
+_HELD = _Held()
+
+
+def open_simulator(backend: Backend) -> Simulator:
+    """A new simulator. Raises ValueError, with the command that installs it, when what it needs is missing."""
+    gpu = worker_gpu(backend.gpus)
+    if backend.kind == "habitat":
+        from mimic_wds.sources.simulator.habitat import HabitatSimulator
+
+        return HabitatSimulator(backend.lens, python=backend.habitat_python, gpu=gpu, body=backend.body)
+    from mimic_wds.sources.simulator.embedded import EmbeddedSimulator
+
+    return EmbeddedSimulator(
+        backend.lens,
+        renderer=backend.kind,
+        device=gpu,
+        supersample=backend.supersample,
+        body=backend.body,
+        open_sky=backend.open_sky,
+    )
+
+
+def worker_gpu(gpus: tuple[int, ...]) -> int | None:
+    """The GPU of this worker process: they take them by turns, in the order in which they were started."""
+    if not gpus:
+        return None
+    identity = multiprocessing.current_process()._identity  # of a main process ()
+    return gpus[(identity[-1] - 1 if identity else 0) % len(gpus)]
