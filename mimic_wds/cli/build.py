@@ -34,6 +34,7 @@ def build(
     option: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["-o"]), tyro.conf.UseAppendAction] = (),
     criterion: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["-c"]), tyro.conf.UseAppendAction] = (),
     blur_faces: bool = False,
+    habitat_python: str = "",
     max_shard_bytes: int = DEFAULT_SHARD_BYTES,
     executor: str = "local",
     ray_address: str = "",
@@ -57,6 +58,7 @@ def build(
         option: Option of the source, KEY=VALUE, repeatable.
         criterion: Threshold to change, KEY=VALUE, repeatable, e.g. min_overlap=0.4.
         blur_faces: Blur faces before anything else; the same as -c blur_faces=true.
+        habitat_python: Render 3D scenes with habitat-sim, which is installed for this Python (docs/simulators.md).
         max_shard_bytes: Size that a shard does not pass.
         executor: "local" (processes here), "ray" (a cluster) or "serial" (this process, for debugging).
         ray_address: Of a Ray cluster, e.g. auto; empty = start one here.
@@ -66,6 +68,8 @@ def build(
     Returns:
         0 done; 3 when a scene failed or no pair was kept.
     """
+    if habitat_python:
+        option = (*option, "backend=habitat", f"habitat_python={habitat_python}")
     made = _recipe(paths, source, out, recipe, name, preset, option, criterion, blur_faces, max_shard_bytes)
     engine = make_executor(executor, workers=workers, timeout_s=timeout_s, address=ray_address)
     settings = {"executor": executor, "workers": workers, "timeout_s": timeout_s, "shard_of": shard_of}

@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mimic_wds import __version__
-from mimic_wds.curation.criteria import Criteria
 from mimic_wds.curation.image_filter import identity, load_image_filter
 from mimic_wds.curation.privacy import load_face_blur
 from mimic_wds.curation.recipe import Recipe
 from mimic_wds.pairs import Scene
+from mimic_wds.sources.scenes import SceneFiles
 from mimic_wds.storage.files import atomic_write
 from mimic_wds.storage.manifest import Manifest, manifest_hash
 
@@ -157,16 +157,20 @@ def describe(recipe: Recipe) -> dict[str, Any]:
     """What the manifest says about how the data set was made: no paths, no times, so a rebuild gives the same bytes."""
     return {
         "criteria": {"preset": recipe.preset, **asdict(recipe.criteria)},
-        "versions": versions(recipe.criteria),
+        "versions": versions(recipe),
         "licences": licences(recipe),
         "maps": ["depth"] if recipe.criteria.store_depth else [],
         "truth": recipe.criteria.store_truth,
     }
 
 
-def versions(criteria: Criteria) -> dict[str, str]:
-    """Of all that decides what comes out. Raises ValueError when a package that the criteria ask for is missing."""
+def versions(recipe: Recipe) -> dict[str, str]:
+    """Of all that decides what comes out. Raises ValueError when a package that the recipe asks for is missing."""
+    criteria = recipe.criteria
     own = {"mimic_wds": __version__, "opencv": cv2.__version__, "numpy": np.__version__}
+    for source in recipe.sources:
+        if isinstance(source, SceneFiles):
+            own["renderer"] = source.renderer_name()
     if criteria.blur_faces:
         own["blur_faces"] = load_face_blur().identity
     if criteria.image_filter:

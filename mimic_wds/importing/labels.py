@@ -1,7 +1,8 @@
 """Labels for free: views of 3D scenes with their depth, normals and classes, in the layout that finetuning reads."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import cv2
@@ -10,13 +11,15 @@ from numpy.typing import NDArray
 
 from mimic_wds.importing.base import Lost, Made, Plan, Settings, Unit
 from mimic_wds.pairs import Camera, DropReason, Image, ImageSample, Kind, Scene
-from mimic_wds.sources.registry import make_source
-from mimic_wds.sources.scenes import Meshes
-from mimic_wds.sources.simulator.base import Body, Pose
+from mimic_wds.sources.registry import SOURCES, make_source
+from mimic_wds.sources.scenes import SceneFiles
+from mimic_wds.sources.simulator.base import Body, Pose, SceneFile
+from mimic_wds.sources.simulator.catalogue import semantic_file
 from mimic_wds.sources.simulator.location import EYE_M, generator
 from mimic_wds.sources.simulator.navigation.base import Floor, make_floor
 from mimic_wds.sources.simulator.raster import Camera as Lens
 from mimic_wds.sources.simulator.raster import Mesh, Renderer, pose
+from mimic_wds.sources.simulator.scene_files import load_mesh
 from mimic_wds.storage.layout import MAPS, image_key
 from mimic_wds.storage.maps import encode_depth, encode_normal, encode_semseg
 
@@ -56,10 +59,8 @@ class RenderedLabels:
 
     def plan(self, settings: Settings) -> Plan:
         """One unit per scene. Where classes are asked for, all scenes are read first, to number their names."""
-        from mimic_wds.sources.simulator.scene_files import load_mesh
-
         scenes = self._scenes.scenes()
-        named = (load_mesh(self._scenes.file(scene)).semantic_names for scene in scenes if "semseg" in self.maps)
+        named = (classes_mesh(self._scenes.file(scene)).semantic_names for scene in scenes if "semseg" in self.maps)
         classes = sorted(set().union(*named))
         if len(classes) > 255:
             raise ValueError(f"the scenes name {len(classes)} classes, a map holds 255: leave semseg out of maps")
@@ -73,16 +74,13 @@ class RenderedLabels:
 
     def pairs(self, unit: Unit, settings: Settings) -> Iterator[Made | Lost]:
         """Render the views of a scene."""
-        from mimic_wds.sources.simulator.scene_files import load_mesh
-
         file = self._scenes.file(unit.scene)
         mesh = load_mesh(file)
-        floor, renderer = make_floor(mesh, file, Body()), Renderer(mesh)
-        numbers = class_numbers(mesh, unit.payload.decode().split("\n"))
+        floor, painter = make_floor(mesh, file, Body()), Painter(mesh, file, unit.payload.decode().split("\n"))
         for number in range(self.views):
             where = f"{unit.scene.path}: view {number}"
             lens = Lens(self._pose(floor, generator(unit.scene.name, number)), self.hfov_deg, (settings.size,) * 2)
-            seen = see(renderer, mesh, lens, numbers)
+            seen = painter.see(lens)
             if np.count_nonzero(seen.depth) < (1 - self.max_empty) * seen.depth.size:
                 yield Lost(DropReason.EMPTY_VIEW.value, where)
                 continue
@@ -112,12 +110,13 @@ class RenderedLabels:
         )
 
     @property
-    def _scenes(self) -> Meshes:
+    def _scenes(self) -> SceneFiles:
         """The source of the scenes."""
+        if not issubclass(SOURCES.get(self.source, object), SceneFiles):
+            raise ValueError(f"{self.name}: source {self.source!r} has no 3D scenes")
         options = {"paths": list(self.paths), "up": self.up, "scale_m": self.scale_m}
         found = make_source(self.source, options, self.name)
-        if not isinstance(found, Meshes):
-            raise ValueError(f"{self.name}: source {self.source!r} has no 3D scenes")
+        assert isinstance(found, SceneFiles)
         return found
 
 
@@ -131,17 +130,39 @@ class Seen:
     classes: NDArray[np.int64]  #: 0 = none
 
 
-def see(renderer: Renderer, mesh: Mesh, lens: Lens, numbers: NDArray[np.int64]) -> Seen:
-    """Render a view; `numbers` (T,) are the classes of the triangles."""
-    image, depth = renderer.render(lens)
-    rows, _ = renderer.visibility(lens)
-    hit = rows >= 0
-    corners = mesh.vertices[mesh.triangles[np.where(hit, rows, 0)]].astype(np.float64)  # (H, W, 3, 3)
-    normal = np.cross(corners[..., 1, :] - corners[..., 0, :], corners[..., 2, :] - corners[..., 0, :])
+class Painter:
+    """Renders views of a scene with their labels."""
+
+    def __init__(self, mesh: Mesh, file: SceneFile, classes: list[str]):
+        """`classes` are the names that classes are numbered by, from 1."""
+        self._mesh, self._renderer = mesh, Renderer(mesh)
+        labelled = mesh if mesh.semantic_ids is not None else classes_mesh(file)
+        self._labelled = self._renderer if labelled is mesh else Renderer(labelled)
+        self._numbers = class_numbers(labelled, classes)
+
+    def see(self, lens: Lens) -> Seen:
+        """One view."""
+        image, depth = self._renderer.render(lens)
+        rows, _ = self._renderer.visibility(lens)
+        normal = facing_normals(self._mesh, rows, lens) @ lens.pose[:3, :3] * FLIP
+        labelled, _ = self._labelled.visibility(lens)
+        return Seen(image, depth, normal, np.append(self._numbers, 0)[labelled])  # row -1 picks the last
+
+
+def facing_normals(mesh: Mesh, rows: NDArray[np.int64], lens: Lens) -> NDArray[np.float64]:
+    """Unit normals (H, W, 3), in the world, of the triangles that pixels show, on the camera's side; 0 = none shown."""
+    shown = rows >= 0
+    a, b, c = np.moveaxis(mesh.vertices[mesh.triangles[np.where(shown, rows, 0)]].astype(np.float64), -2, 0)
+    normal = np.cross(b - a, c - a)
     normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-12)
-    facing = ((lens.pose[:3, 3] - corners[..., 0, :]) * normal).sum(axis=-1, keepdims=True) >= 0
-    outward = np.where(facing, normal, -normal) * hit[..., None]
-    return Seen(image, depth, outward @ lens.pose[:3, :3] * FLIP, np.where(hit, numbers[np.where(hit, rows, 0)], 0))
+    towards = ((lens.pose[:3, 3] - a) * normal).sum(axis=-1, keepdims=True) >= 0
+    return np.where(towards, normal, -normal) * shown[..., None]
+
+
+def classes_mesh(file: SceneFile) -> Mesh:
+    """The mesh whose triangles have classes: the scene itself, or what lies beside it."""
+    beside = semantic_file(Path(file.path))
+    return load_mesh(replace(file, path=str(beside)) if beside else file)
 
 
 def class_numbers(mesh: Mesh, classes: list[str]) -> NDArray[np.int64]:

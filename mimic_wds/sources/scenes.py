@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from mimic_wds.pairs import Camera, DropReason, Fault, Image, Policy, Scene, SceneError, View, Windows
 from mimic_wds.sources.base import check_unique, existing, natural_key
-from mimic_wds.sources.simulator.backends import Backend, Kind, simulator
+from mimic_wds.sources.simulator.backends import Backend, Kind, renderer_name, simulator
 from mimic_wds.sources.simulator.base import Lens, SceneFile
+from mimic_wds.sources.simulator.catalogue import find_scenes
 from mimic_wds.sources.simulator.location import RING, Refused, Seen, Walk, locations
+from mimic_wds.sources.simulator.scene_files import scene_file
 from mimic_wds.sources.texture import laplacian_variance
 
 #: OpenGL's camera axes (y up, looks along -z) to OpenCV's (y down, looks along z).
@@ -42,8 +44,6 @@ class SceneFiles:
 
     def scenes(self) -> list[Scene]:
         """One scene per file. Raises ValueError when a folder does not look like the data set."""
-        from mimic_wds.sources.simulator.catalogue import find_scenes
-
         found: list[Scene] = []
         for root in existing(self.paths):
             found += [
@@ -54,9 +54,11 @@ class SceneFiles:
 
     def file(self, scene: Scene) -> SceneFile:
         """The file of a scene, and how to read it. Raises SceneError when it is gone."""
-        from mimic_wds.sources.simulator.scene_files import scene_file
-
         return scene_file(Path(scene.path), up=self.up, z_up_by_default=self.z_up, scale_m=self.scale_m)
+
+    def renderer_name(self) -> str:
+        """What will draw, for the record. Raises ValueError when it is missing."""
+        return renderer_name(self.backend_settings(Lens()))
 
     def backend_settings(self, lens: Lens) -> Backend:
         """The simulator that draws the scenes."""
@@ -189,6 +191,7 @@ class Replica(Meshes):
     name: ClassVar[str] = "replica"
     reads: ClassVar[str] = "Replica: <room>/mesh.ply, or <room>.glb"
     layout: ClassVar[str] = "replica"
+    z_up: ClassVar[bool] = True
     licence: str = "Replica Dataset Research Terms (Meta Platforms, Inc.)"
 
 

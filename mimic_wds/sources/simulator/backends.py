@@ -3,11 +3,13 @@
 import multiprocessing
 import os
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from mimic_wds.sources.simulator.base import Body, Lens, SceneFile, Simulator
+from mimic_wds.sources.simulator.habitat import HabitatSimulator
 
 #: "auto" is OpenGL where there is a context, else numba; both are the embedded simulator.
 Kind: TypeAlias = Literal["auto", "opengl", "numba", "habitat"]
@@ -68,8 +70,6 @@ def open_simulator(backend: Backend) -> Simulator:
     """A new simulator. Raises ValueError, with the command that installs it, when what it needs is missing."""
     gpu = worker_gpu(backend.gpus)
     if backend.kind == "habitat":
-        from mimic_wds.sources.simulator.habitat import HabitatSimulator
-
         return HabitatSimulator(backend.lens, python=backend.habitat_python, gpu=gpu, body=backend.body)
     from mimic_wds.sources.simulator.embedded import EmbeddedSimulator
 
@@ -89,3 +89,26 @@ def worker_gpu(gpus: tuple[int, ...]) -> int | None:
         return None
     identity = multiprocessing.current_process()._identity  # of a main process ()
     return gpus[(identity[-1] - 1 if identity else 0) % len(gpus)]
+
+
+def renderer_name(backend: Backend) -> str:
+    """What draws, with its version: "opengl llvmpipe (LLVM 15.0.6, 256 bits)", "numba 0.68.1", "habitat-sim 0.3.3".
+
+    Asked of a process of its own, since one that has drawn must not be forked. Raises ValueError when it is missing.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(_renderer_name, backend).result()
+
+
+def _renderer_name(backend: Backend) -> str:
+    gpu = worker_gpu(backend.gpus)
+    if backend.kind == "habitat":
+        opened = open_simulator(backend)
+        assert isinstance(opened, HabitatSimulator)
+        version = opened.versions["habitat_sim"]
+        opened.close()
+        return f"habitat-sim {version}"
+    from mimic_wds.sources.simulator.renderers import renderer_name
+
+    return renderer_name(backend.kind, gpu)

@@ -102,18 +102,29 @@ def row_span(form: NDArray[np.float64], y: int, x0: int, x1: int) -> tuple[int, 
 
 
 @compiled
+def is_back(q: NDArray[np.float64]) -> bool:
+    """Whether the corners (3, 3), in ray space with y down, go round clockwise for the viewer."""
+    a, b, c = q[0], q[1], q[2]
+    return (
+        a[0] * (b[1] * c[2] - b[2] * c[1]) - a[1] * (b[0] * c[2] - b[2] * c[0]) + a[2] * (b[0] * c[1] - b[1] * c[0])
+    ) > 0
+
+
+@compiled
 def rasterise(
     points: NDArray[np.float64],
     triangles: NDArray[np.int32],
     uv: NDArray[np.float32],
     visible: NDArray[np.int64],
     size: tuple[int, int],
+    cull_backs: bool,
 ) -> tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.float64]]:
     """Find the nearest triangle of every pixel.
 
     points (V, 3) are the corners in ray space, triangles (T, 3) with uv (V, 2); `visible` are the rows of `triangles`
-    to draw; size is (height, width). Returns ids (H, W), a place in `visible` or -1; inverse depth (H, W), 0 where
-    nothing was hit; and the linear forms (len(visible), 6, 3) for `shade`. Of equal depths the first drawn stays.
+    to draw; size is (height, width); with cull_backs triangles whose corners go round clockwise are not. Returns
+    ids (H, W), a place in `visible` or -1; inverse depth (H, W), 0 where nothing was hit; and the linear forms
+    (len(visible), 6, 3) for `shade`. Of equal depths the first drawn stays.
     """
     height, width = size
     ids = np.full((height, width), -1, np.int32)
@@ -129,6 +140,8 @@ def rasterise(
             continue
         x0, y0, x1, y1 = screen_box(q, width, height)
         if x0 >= x1 or y0 >= y1 or not set_up(q, corners, forms[n]):
+            continue
+        if cull_backs and is_back(q):
             continue
         slope, down, start = forms[n, 3]
         for y in range(y0, y1):
@@ -221,3 +234,33 @@ def shade(
             colours[y, x, 1] = int(green / probes + 0.5)
             colours[y, x, 2] = int(blue / probes + 0.5)
     return colours
+
+
+@compiled
+def tint(
+    colours: NDArray[np.uint8],
+    ids: NDArray[np.int32],
+    inverse: NDArray[np.float64],
+    forms: NDArray[np.float64],
+    triangles: NDArray[np.int32],
+    visible: NDArray[np.int64],
+    colors: NDArray[np.uint8],
+) -> None:
+    """Multiply every pixel of `colours` (H, W, 3) by the colours (V, 3) of its triangle's corners, in perspective.
+
+    ids, inverse and forms come from `rasterise`; a corner's weight at a pixel is its edge function times the depth.
+    """
+    height, width = ids.shape
+    for y in range(height):
+        for x in range(width):
+            n = ids[y, x]
+            if n < 0:
+                continue
+            corners = triangles[visible[n]]
+            for channel in range(3):
+                value = 0.0
+                for i in range(3):
+                    weight = (forms[n, i, 0] * x + forms[n, i, 1] * y + forms[n, i, 2]) / inverse[y, x]
+                    value += weight * colors[corners[i], channel]
+                value = min(max(value, 0.0), 255.0)
+                colours[y, x, channel] = int(colours[y, x, channel] * value / 255 + 0.5)

@@ -33,8 +33,8 @@ Intrinsics: TypeAlias = NDArray[np.float64]
 #: share of all pixels of view 0 that view 1 sees, and the other way round.
 Measure: TypeAlias = Callable[[Depth, Pose, Depth, Pose, Intrinsics, float], tuple[float, float]]
 
-#: Nearer targets give no direction to look in.
-MIN_LOOK_M = 1e-6
+#: Metres to a target that is too near to give a direction; and sideways, of a metre, too little to give a heading.
+NO_DIRECTION = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,12 +240,12 @@ def turned(rotation: NDArray[np.float64], tilt_deg: float, pan_deg: float, roll_
 def look_at(eye: Point, target: Point) -> NDArray[np.float64]:
     """The axes (3, 3) of an upright camera at `eye` that looks at `target`; along -z when they are one point."""
     back = eye - target
-    if np.linalg.norm(back) < MIN_LOOK_M:
+    if np.linalg.norm(back) < NO_DIRECTION:
         return np.eye(3)
     back = back / np.linalg.norm(back)
     right = np.array([back[2], 0.0, -back[0]])  # up x back
-    if np.linalg.norm(right) < MIN_LOOK_M:  # straight up or down: any heading will do
-        right = np.array([1.0, 0.0, 0.0])
+    if np.linalg.norm(right) < NO_DIRECTION:  # straight up or down: any heading will do
+        back, right = np.array([0.0, np.sign(back[1]), 0.0]), np.array([1.0, 0.0, 0.0])
     right = right / np.linalg.norm(right)
     up = np.cross(back, right)
     return np.stack([right, up / np.linalg.norm(up), back], axis=1)

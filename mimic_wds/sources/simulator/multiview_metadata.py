@@ -51,9 +51,9 @@ class Multiview:
                 raise ValueError(f"{name} holds numbers that are not finite")
             if name.endswith(("_ratios", "_fractions")) and not ((values >= 0) & (values <= 1)).all():
                 raise ValueError(f"{name} must lie in 0..1, got {values.min():g}..{values.max():g}")
-        lengths = np.linalg.norm(self.orientations, axis=1)
+        lengths = np.hypot.reduce(self.orientations, axis=1)
         if (np.abs(lengths - 1) > UNIT_TOLERANCE).any():
-            raise ValueError(f"orientations must be quaternions of length 1, got {lengths.round(4).tolist()}")
+            raise ValueError(f"orientations must be quaternions of length 1, got {[f'{x:g}' for x in lengths]}")
 
     @property
     def poses(self) -> list[Pose]:

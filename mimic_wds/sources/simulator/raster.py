@@ -22,13 +22,16 @@ MAX_PROBES = 8
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Mesh:
-    """Textured triangles, seen from both sides. Raises ValueError when shapes or numbers do not fit together."""
+    """Textured triangles. Raises ValueError when shapes or numbers do not fit together."""
 
     vertices: NDArray[np.float32]  #: (V, 3) metres
     triangles: NDArray[np.int32]  #: (T, 3) rows of `vertices`
     uv: NDArray[np.float32]  #: (V, 2) place in the texture: (0, 0) top left, (1, 1) bottom right; repeats
     texture_ids: NDArray[np.int32]  #: (T,) which of `textures`
     textures: tuple[NDArray[np.uint8], ...]  #: each (h, w, 3) RGB, any size
+    colors: NDArray[np.uint8] | None = None  #: (V, 3) RGB, multiply the texture; None = white
+    semantic_ids: NDArray[np.int32] | None = None  #: (T,) place in `semantic_names`, -1 = none; None = not known
+    semantic_names: tuple[str, ...] = ()  #: what parts of the scene are called
 
     def __post_init__(self) -> None:
         num_vertices, num_triangles = len(self.vertices), len(self.triangles)
@@ -38,13 +41,22 @@ class Mesh:
             "uv": (num_vertices, 2),
             "texture_ids": (num_triangles,),
         }
+        if self.colors is not None:
+            expected["colors"] = (num_vertices, 3)
+        if self.semantic_ids is not None:
+            expected["semantic_ids"] = (num_triangles,)
         for name, shape in expected.items():
             if getattr(self, name).shape != shape:
                 raise ValueError(f"mesh: {name} has shape {getattr(self, name).shape}, expected {shape}")
-        for name, limit in (("triangles", num_vertices), ("texture_ids", len(self.textures))):
-            numbers = getattr(self, name)
-            if numbers.size and not 0 <= numbers.min() <= numbers.max() < limit:
-                raise ValueError(f"mesh: {name} must be 0..{limit - 1}, got {numbers.min()}..{numbers.max()}")
+        limits = {
+            "triangles": num_vertices,
+            "texture_ids": len(self.textures),
+            "semantic_ids": len(self.semantic_names),
+        }
+        for name, limit in limits.items():
+            numbers, lowest = getattr(self, name), -1 if name == "semantic_ids" else 0
+            if numbers is not None and numbers.size and not lowest <= numbers.min() <= numbers.max() < limit:
+                raise ValueError(f"mesh: {name} must be {lowest}..{limit - 1}, got {numbers.min()}..{numbers.max()}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,7 +123,12 @@ class Renderer:
     compiler (some seconds); the machine code is kept for later runs.
     """
 
-    def __init__(self, mesh: Mesh):
+    def __init__(self, mesh: Mesh, *, supersample: bool = False, cull_backs: bool = False):
+        """`supersample` is the default of `render`.
+
+        With `cull_backs` triangles are seen from their front only, where their corners go round counter-clockwise.
+        """
+        self._supersample, self._cull_backs = supersample, cull_backs
         self._kernels = _load_kernels()
         self._mips = mipmaps.build(mesh.textures)
         self._order, self._starts = sort_in_cells(mesh)
@@ -119,22 +136,25 @@ class Renderer:
         self._triangles = np.ascontiguousarray(mesh.triangles[self._order], np.int32)
         self._uv = np.ascontiguousarray(mesh.uv, np.float32)
         self._texture_ids = mesh.texture_ids[self._order].astype(np.int32)
+        self._colors = None if mesh.colors is None else np.ascontiguousarray(mesh.colors, np.uint8)
         self._boxes = cell_boxes(mesh.vertices[self._triangles], self._starts)
 
     def render(
-        self, camera: Camera, *, supersample: bool = False, max_probes: int = MAX_PROBES
+        self, camera: Camera, *, supersample: bool | None = None, max_probes: int = MAX_PROBES
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """Colour (H, W, 3) uint8 RGB, and depth (H, W) float32 in metres along the optical axis, 0 where nothing is.
 
-        supersample=True averages 2 x 2 samples of colour in each pixel; depth is always that of the pixel's centre.
+        supersample=True (default: as the renderer was made) averages 2 x 2 samples of colour in each pixel; depth is
+        always that of the pixel's centre.
         """
         drawn = self._rasterise(camera)
         depth = _depth(drawn[1])
-        if not supersample:
+        if not (self._supersample if supersample is None else supersample):
             return self._shade(*drawn, max_probes), depth
-        fine = self._shade(*self._rasterise(camera.twice()), max_probes).astype(np.uint16)
-        sums = fine[::2, ::2] + fine[1::2, ::2] + fine[::2, 1::2] + fine[1::2, 1::2]
-        return ((sums + 2) // 4).astype(np.uint8), depth
+        return pool_2x2(self._shade(*self._rasterise(camera.twice()), max_probes)), depth
+
+    def close(self) -> None:
+        """There is nothing to free; other renderers have something."""
 
     def visibility(self, camera: Camera) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The triangle that each pixel shows, (H, W), as a row of the mesh's `triangles` or -1; and depth as above."""
@@ -148,7 +168,8 @@ class Renderer:
         """What the kernel of that name returns, and the rows of the sorted triangles that were drawn."""
         visible = members(self._starts, np.flatnonzero(in_sight(self._boxes, camera)))
         rays = camera.to_rays(self._vertices)
-        return *self._kernels.rasterise(rays, self._triangles, self._uv, visible, camera.size), visible
+        drawn = self._kernels.rasterise(rays, self._triangles, self._uv, visible, camera.size, self._cull_backs)
+        return *drawn, visible
 
     def _shade(
         self,
@@ -163,7 +184,16 @@ class Renderer:
         colours: NDArray[np.uint8] = self._kernels.shade(
             ids, inverse, forms, textures, mips.texels, mips.sizes, mips.offsets, max_probes
         )
+        if self._colors is not None:
+            self._kernels.tint(colours, ids, inverse, forms, self._triangles, visible, self._colors)
         return colours
+
+
+def pool_2x2(fine: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Means of 2 x 2 pixels, rounded: (2 H, 2 W, 3) to (H, W, 3)."""
+    wide = fine.astype(np.uint16)
+    sums = wide[::2, ::2] + wide[1::2, ::2] + wide[::2, 1::2] + wide[1::2, 1::2]
+    return ((sums + 2) // 4).astype(np.uint8)
 
 
 def sort_in_cells(mesh: Mesh) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
