@@ -117,9 +117,8 @@ def counts(
 
     limit = square_limit(radius_m)
     tiles0, tiles1 = kernels.tile_boxes(cloud0), kernels.tile_boxes(cloud1)
-    blocks0, blocks1 = kernels.block_boxes(tiles0), kernels.block_boxes(tiles1)
-    seen0 = kernels.near_points(cloud0, cloud1, tiles1, blocks1, to_pixels1, limit)
-    seen1 = kernels.near_points(cloud1, cloud0, tiles0, blocks0, to_pixels0, limit)
+    seen0 = kernels.near_points(cloud0, cloud1, tiles1, to_pixels1, limit)
+    seen1 = kernels.near_points(cloud1, cloud0, tiles0, to_pixels0, limit)
     return int(np.count_nonzero(seen0)), int(np.count_nonzero(seen1))
 
 

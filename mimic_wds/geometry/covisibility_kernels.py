@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 
 F = TypeVar("F", bound=Callable[..., object])
 
-#: Pixels along the sides of what is searched for together, and of a tile to search in; tiles along a block's.
-GROUP, TILE, BLOCK = 8, 4, 8
+#: Pixels along a tile's side, and tiles along a block's.
+TILE, BLOCK = 8, 4
+
+#: With more tiles near to a tile than this each of its points looks for those that are near to itself.
+MANY = 64
 
 
 def compiled(function: F) -> F:
@@ -57,6 +60,43 @@ def block_boxes(tiles: NDArray[np.float64]) -> NDArray[np.float64]:
                 box[0, axis] = min(box[0, axis], tiles[row, column, 0, axis])
                 box[1, axis] = max(box[1, axis], tiles[row, column, 1, axis])
     return boxes
+
+
+@compiled
+def longest_side(box: NDArray[np.float64]) -> tuple[int, float, float]:
+    """The axis along which a box (2, 3) is longest, its middle there, and its length."""
+    axis = 0
+    for k in range(1, 3):
+        if box[1, k] - box[0, k] > box[1, axis] - box[0, axis]:
+            axis = k
+    return axis, (box[0, axis] + box[1, axis]) / 2, box[1, axis] - box[0, axis]
+
+
+@compiled
+def half_boxes(cloud: NDArray[np.float64], tiles: NDArray[np.float64], limit: float) -> NDArray[np.float64]:
+    """Two boxes for each tile, of its points below and above the middle of its longest side, (rows, columns, 2, 2, 3).
+
+    Where something stands before a wall far behind it, the tile's box spans the void between them; these two do not.
+    Tiles that are not longer than two radii, whose square is limit, are not worth it: both halves are the tile's box.
+    """
+    halves = np.empty((tiles.shape[0], tiles.shape[1], 2, 2, 3))
+    halves[:, :, :, 0], halves[:, :, :, 1] = np.inf, -np.inf
+    for row in range(tiles.shape[0]):
+        for column in range(tiles.shape[1]):
+            axis, middle, length = longest_side(tiles[row, column])
+            if length * length <= 4 * limit:
+                halves[row, column, 0], halves[row, column, 1] = tiles[row, column], tiles[row, column]
+                continue
+            for r in range(row * TILE, min((row + 1) * TILE, cloud.shape[0])):
+                for c in range(column * TILE, min((column + 1) * TILE, cloud.shape[1])):
+                    half = 0 if cloud[r, c, axis] < middle else 1
+                    for k in range(3):
+                        value = cloud[r, c, k]
+                        if value < halves[row, column, half, 0, k]:
+                            halves[row, column, half, 0, k] = value
+                        if value > halves[row, column, half, 1, k]:
+                            halves[row, column, half, 1, k] = value
+    return halves
 
 
 @compiled
@@ -103,22 +143,17 @@ def look_where_it_projects(
 
 
 @compiled
-def near_in_tile(
-    x: float,
-    y: float,
-    z: float,
-    cloud: NDArray[np.float64],
-    box: NDArray[np.float64],
-    row: int,
-    column: int,
-    limit: float,
-) -> bool:
-    """Whether the tile at (row, column), whose box is given, has a point near this one."""
+def point_gap(x: float, y: float, z: float, box: NDArray[np.float64]) -> float:
+    """Squared distance of a point from a box (2, 3)."""
     gx = max(box[0, 0] - x, x - box[1, 0], 0.0)
     gy = max(box[0, 1] - y, y - box[1, 1], 0.0)
     gz = max(box[0, 2] - z, z - box[1, 2], 0.0)
-    if gx * gx + gy * gy + gz * gz >= limit:
-        return False
+    return float(gx * gx + gy * gy + gz * gz)
+
+
+@compiled
+def near_in_tile(x: float, y: float, z: float, cloud: NDArray[np.float64], row: int, column: int, limit: float) -> bool:
+    """Whether the tile at (row, column) has a point near this one."""
     for r in range(row * TILE, min((row + 1) * TILE, cloud.shape[0])):
         for c in range(column * TILE, min((column + 1) * TILE, cloud.shape[1])):
             dx, dy, dz = cloud[r, c, 0] - x, cloud[r, c, 1] - y, cloud[r, c, 2] - z
@@ -151,11 +186,11 @@ def near_tiles(
 
 @compiled
 def box_of_the_rest(cloud: NDArray[np.float64], near: NDArray[np.bool_], row: int, column: int) -> NDArray[np.float64]:
-    """The box (2, 3) around the points of the group at (row, column) that are not marked; inf and -inf: none."""
+    """The box (2, 3) around the points that are not marked of the tile whose first pixel is (row, column)."""
     box = np.empty((2, 3))
     box[0], box[1] = np.inf, -np.inf
-    for r in range(row, min(row + GROUP, cloud.shape[0])):
-        for c in range(column, min(column + GROUP, cloud.shape[1])):
+    for r in range(row, min(row + TILE, cloud.shape[0])):
+        for c in range(column, min(column + TILE, cloud.shape[1])):
             if not near[r, c]:
                 for axis in range(3):
                     value = cloud[r, c, axis]
@@ -167,30 +202,57 @@ def box_of_the_rest(cloud: NDArray[np.float64], near: NDArray[np.bool_], row: in
 
 
 @compiled
+def near_in_tiles(
+    x: float,
+    y: float,
+    z: float,
+    cloud: NDArray[np.float64],
+    tiles: NDArray[np.float64],
+    halves: NDArray[np.float64],
+    places: NDArray[np.int64],
+    limit: float,
+) -> bool:
+    """Whether one of the tiles at `places` (N, 2) has a point near this one."""
+    for i in range(len(places)):
+        r, c = places[i, 0], places[i, 1]
+        if point_gap(x, y, z, tiles[r, c]) >= limit:
+            continue
+        if point_gap(x, y, z, halves[r, c, 0]) >= limit and point_gap(x, y, z, halves[r, c, 1]) >= limit:
+            continue
+        if near_in_tile(x, y, z, cloud, r, c, limit):
+            return True
+    return False
+
+
+@compiled
 def search_tiles(
     cloud: NDArray[np.float64],
     others: NDArray[np.float64],
     tiles: NDArray[np.float64],
     blocks: NDArray[np.float64],
+    halves: NDArray[np.float64],
     limit: float,
     near: NDArray[np.bool_],
 ) -> None:
     """Mark in near (H, W) every point that has one of `others`, whose boxes are given, near it."""
     places = np.empty((tiles.shape[0] * tiles.shape[1], 2), np.int64)
-    for first_row in range(0, cloud.shape[0], GROUP):
-        for first_column in range(0, cloud.shape[1], GROUP):
+    point = np.empty((2, 3))
+    for first_row in range(0, cloud.shape[0], TILE):
+        for first_column in range(0, cloud.shape[1], TILE):
             box = box_of_the_rest(cloud, near, first_row, first_column)
             num_places = near_tiles(box, tiles, blocks, limit, places)
             if num_places == 0:
                 continue
-            for row in range(first_row, min(first_row + GROUP, cloud.shape[0])):
-                for column in range(first_column, min(first_column + GROUP, cloud.shape[1])):
+            together = num_places <= MANY
+            for row in range(first_row, min(first_row + TILE, cloud.shape[0])):
+                for column in range(first_column, min(first_column + TILE, cloud.shape[1])):
+                    if near[row, column]:
+                        continue
+                    if not together:
+                        point[0], point[1] = cloud[row, column], cloud[row, column]
+                        num_places = near_tiles(point, tiles, blocks, limit, places)
                     x, y, z = cloud[row, column, 0], cloud[row, column, 1], cloud[row, column, 2]
-                    i = 0
-                    while i < num_places and not near[row, column]:
-                        r, c = places[i, 0], places[i, 1]
-                        near[row, column] = near_in_tile(x, y, z, others, tiles[r, c], r, c, limit)
-                        i += 1
+                    near[row, column] = near_in_tiles(x, y, z, others, tiles, halves, places[:num_places], limit)
 
 
 @compiled
@@ -198,15 +260,14 @@ def near_points(
     cloud: NDArray[np.float64],
     others: NDArray[np.float64],
     tiles: NDArray[np.float64],
-    blocks: NDArray[np.float64],
     to_pixels: NDArray[np.float64],
     limit: float,
 ) -> NDArray[np.bool_]:
     """Which points of a cloud have one of `others` at a squared distance below limit, (H, W).
 
-    tiles, blocks and to_pixels (3, 4) are those of `others`.
+    tiles, of `tile_boxes`, and to_pixels (3, 4) are those of `others`.
     """
     near = np.zeros(cloud.shape[:2], np.bool_)
     look_where_it_projects(cloud, others, to_pixels, limit, near)
-    search_tiles(cloud, others, tiles, blocks, limit, near)
+    search_tiles(cloud, others, tiles, block_boxes(tiles), half_boxes(others, tiles, limit), limit, near)
     return near
