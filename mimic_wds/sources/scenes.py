@@ -36,6 +36,7 @@ class SceneFiles:
     backend: Kind = "auto"  #: auto = OpenGL, without a graphics context numba; habitat = habitat-sim
     habitat_python: str = ""  #: the Python that habitat-sim is installed for; "" = this one
     gpus: tuple[int, ...] = ()  #: worker processes take them by turns; none = the first there is, or the CPU
+    cull_backs: bool = False  #: triangles are seen from their front only, as habitat-sim draws them
     supersample: bool = False  #: average 2 x 2 samples a pixel (not habitat-sim)
     up: Literal["auto", "y", "z"] = "auto"  #: axis of the files that points up; auto = as their data set has it
     scale_m: float = 1.0  #: metres per unit of the files
@@ -65,6 +66,7 @@ class SceneFiles:
         return Backend(
             kind=self.backend,
             lens=lens,
+            cull_backs=self.cull_backs,
             supersample=self.supersample,
             gpus=self.gpus,
             habitat_python=self.habitat_python,
@@ -158,6 +160,7 @@ class HM3D(Meshes):
     reads: ClassVar[str] = "HM3D: 00000-<hash>/<hash>.basis.glb or <hash>.glb, with <hash>.basis.navmesh"
     layout: ClassVar[str] = "hm3d"
     z_up: ClassVar[bool] = True
+    cull_backs: bool = True
     licence: str = "Matterport End User License Agreement for Academic Use (HM3D)"
 
 
@@ -169,6 +172,7 @@ class Gibson(Meshes):
     reads: ClassVar[str] = "Gibson: <Name>.glb with <Name>.navmesh, or <Name>/mesh_z_up.obj"
     layout: ClassVar[str] = "gibson"
     z_up: ClassVar[bool] = True
+    cull_backs: bool = True
     licence: str = "Gibson Dataset Terms of Use (non-commercial)"
 
 
@@ -181,6 +185,7 @@ class Matterport(Meshes):
     layout: ClassVar[str] = "matterport"
     z_up: ClassVar[bool] = True
     paper: ClassVar[Mapping[str, Any]] = {**Meshes.paper, "attempts": 500}
+    cull_backs: bool = True
     licence: str = "Matterport3D Terms of Use (academic, non-commercial)"
 
 
@@ -192,6 +197,7 @@ class Replica(Meshes):
     reads: ClassVar[str] = "Replica: <room>/mesh.ply, or <room>.glb"
     layout: ClassVar[str] = "replica"
     z_up: ClassVar[bool] = True
+    cull_backs: bool = True
     licence: str = "Replica Dataset Research Terms (Meta Platforms, Inc.)"
 
 

@@ -23,6 +23,7 @@ class Backend:
     lens: Lens = field(default_factory=Lens)
     body: Body = field(default_factory=Body)
     open_sky: bool = False  #: walk also where nothing is overhead (not habitat-sim, which always does)
+    cull_backs: bool = False  #: triangles are seen from their front only (habitat-sim always does so)
     supersample: bool = False  #: average 2 x 2 samples a pixel (not habitat-sim)
     gpus: tuple[int, ...] = ()  #: worker processes take them by turns; none = the first there is, or the CPU
     habitat_python: str = ""  #: interpreter that habitat-sim is installed for, "" = this one
@@ -78,6 +79,7 @@ def open_simulator(backend: Backend) -> Simulator:
         renderer=backend.kind,
         device=gpu,
         supersample=backend.supersample,
+        cull_backs=backend.cull_backs,
         body=backend.body,
         open_sky=backend.open_sky,
     )

@@ -1,6 +1,7 @@
 """The default simulator: a scene file, a renderer of ours and a map of its floor; needs nothing but `pip install`."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -31,14 +32,15 @@ class EmbeddedSimulator:
         renderer: Literal["auto", "opengl", "numba"] = "auto",
         device: int | None = None,
         supersample: bool = False,
+        cull_backs: bool = False,
         body: Body | None = None,
         open_sky: bool = False,
     ):
         """`device` is the number of the GPU that draws; None = the first there is, or the CPU."""
         self._lens = lens
-        self._renderer = renderer
-        self._device = device
-        self._supersample = supersample
+        self._renderer = partial(
+            make_renderer, backend=renderer, device=device, supersample=supersample, cull_backs=cull_backs
+        )
         self._body = body or Body()
         self._open_sky = open_sky
         self._scene: _Loaded | None = None
@@ -50,8 +52,7 @@ class EmbeddedSimulator:
         self.close()
         mesh = load_mesh(scene)
         floor = make_floor(mesh, scene, self._body, open_sky=self._open_sky)
-        drawn = make_renderer(mesh, backend=self._renderer, device=self._device, supersample=self._supersample)
-        self._scene = _Loaded(scene, drawn, floor)
+        self._scene = _Loaded(scene, self._renderer(mesh), floor)
 
     def random_point(self, seed: int) -> Point | None:
         """See `Simulator`."""

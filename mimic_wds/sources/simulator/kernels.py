@@ -86,12 +86,12 @@ def screen_box(q: NDArray[np.float64], width: int, height: int) -> tuple[int, in
 
 
 @compiled
-def row_span(form: NDArray[np.float64], y: int, x0: int, x1: int) -> tuple[int, int]:
-    """The pixels [x0, x1) of row y that lie inside the three edges of a triangle."""
+def row_span(form: NDArray[np.float64], slack: NDArray[np.float64], y: int, x0: int, x1: int) -> tuple[int, int]:
+    """The pixels [x0, x1) of row y that lie inside the three edges of a triangle, widened by `slack` (3,)."""
     low, high = float(x0), float(x1 - 1)
     for i in range(3):
         slope = form[i, 0]
-        value = form[i, 1] * y + form[i, 2] + EDGE_SLACK * np.hypot(slope, form[i, 1])
+        value = form[i, 1] * y + form[i, 2] + slack[i]
         if slope > 0.0:
             low = max(low, np.ceil(-value / slope))
         elif slope < 0.0:
@@ -130,7 +130,7 @@ def rasterise(
     ids = np.full((height, width), -1, np.int32)
     inverse = np.zeros((height, width))
     forms = np.empty((len(visible), 6, 3))
-    q, corners = np.empty((3, 3)), np.empty((3, 2))
+    q, corners, slack = np.empty((3, 3)), np.empty((3, 2)), np.empty(3)
     for n in range(len(visible)):
         for i in range(3):
             corner = triangles[visible[n], i]
@@ -143,9 +143,11 @@ def rasterise(
             continue
         if cull_backs and is_back(q):
             continue
+        for i in range(3):
+            slack[i] = EDGE_SLACK * np.sqrt(forms[n, i, 0] ** 2 + forms[n, i, 1] ** 2)
         slope, down, start = forms[n, 3]
         for y in range(y0, y1):
-            begin, end = row_span(forms[n], y, x0, x1)
+            begin, end = row_span(forms[n], slack, y, x0, x1)
             for x in range(begin, end):
                 value = slope * x + (down * y + start)
                 if inverse[y, x] < value <= 1 / NEAR_M:
