@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import tyro
 
 from mimic_wds.cli.build import build, merge
+from mimic_wds.cli.card import card
 from mimic_wds.cli.console import error
 from mimic_wds.cli.import_ import import_
 from mimic_wds.cli.info import info
@@ -22,6 +23,7 @@ DONE, FAILED, USAGE, INCOMPLETE, INTERRUPTED = 0, 1, 2, 3, 130
 
 VERBS: dict[str, Callable[..., int]] = {
     "build": build,
+    "card": card,
     "import": import_,
     "info": info,
     "merge": merge,

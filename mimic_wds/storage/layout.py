@@ -11,6 +11,10 @@ from mimic_wds.pairs import Kind
 MANIFEST_NAME = "manifest.json"
 SCENES_NAME = "scenes.jsonl"  #: what became of each scene
 REPORT_NAME = "build-report.json"  #: how the last build went: times, rates; not part of what is described
+CARD_NAME = "README.md"  #: the next four are written from the manifest (card.py)
+FIGURE_NAME = "composition.svg"
+CROISSANT_NAME = "croissant.json"
+SIZES_NAME = "sizes.json"  #: samples per shard
 STAGING_NAME = ".build"  #: folder of an unfinished build
 
 #: Members of a sample in their order in the tar; their names are KEY.MEMBER. Maps follow them.
