@@ -112,7 +112,9 @@ def is_back(q: NDArray[np.float64]) -> bool:
 
 @compiled
 def rasterise(
-    points: NDArray[np.float64],
+    vertices: NDArray[np.float32],
+    position: NDArray[np.float64],
+    to_rays: NDArray[np.float64],
     triangles: NDArray[np.int32],
     uv: NDArray[np.float32],
     visible: NDArray[np.int64],
@@ -121,10 +123,11 @@ def rasterise(
 ) -> tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.float64]]:
     """Find the nearest triangle of every pixel.
 
-    points (V, 3) are the corners in ray space, triangles (T, 3) with uv (V, 2); `visible` are the rows of `triangles`
-    to draw; size is (height, width); with cull_backs triangles whose corners go round clockwise are not. Returns
-    ids (H, W), a place in `visible` or -1; inverse depth (H, W), 0 where nothing was hit; and the linear forms
-    (len(visible), 6, 3) for `shade`. Of equal depths the first drawn stays.
+    vertices (V, 3) are in the world, and less `position` (3,) times `to_rays` (3, 3) in ray space; triangles (T, 3)
+    with uv (V, 2); `visible` are the rows of `triangles` to draw; size is (height, width); with cull_backs triangles
+    whose corners go round clockwise are not drawn. Returns ids (H, W), a place in `visible` or -1; inverse depth
+    (H, W), 0 where nothing was hit; and the linear forms (len(visible), 6, 3) for `shade`. Of equal depths the first
+    drawn stays.
     """
     height, width = size
     ids = np.full((height, width), -1, np.int32)
@@ -134,8 +137,12 @@ def rasterise(
     for n in range(len(visible)):
         for i in range(3):
             corner = triangles[visible[n], i]
-            q[i] = points[corner]
-            corners[i] = uv[corner]
+            x = vertices[corner, 0] - position[0]
+            y = vertices[corner, 1] - position[1]
+            z = vertices[corner, 2] - position[2]
+            for k in range(3):
+                q[i, k] = to_rays[k, 0] * x + to_rays[k, 1] * y + to_rays[k, 2] * z
+            corners[i, 0], corners[i, 1] = uv[corner, 0], uv[corner, 1]
         if q[0, 2] < NEAR_M and q[1, 2] < NEAR_M and q[2, 2] < NEAR_M:
             continue
         x0, y0, x1, y1 = screen_box(q, width, height)
@@ -146,13 +153,13 @@ def rasterise(
         for i in range(3):
             slack[i] = EDGE_SLACK * np.sqrt(forms[n, i, 0] ** 2 + forms[n, i, 1] ** 2)
         slope, down, start = forms[n, 3]
-        for y in range(y0, y1):
-            begin, end = row_span(forms[n], slack, y, x0, x1)
-            for x in range(begin, end):
-                value = slope * x + (down * y + start)
-                if inverse[y, x] < value <= 1 / NEAR_M:
-                    inverse[y, x] = value
-                    ids[y, x] = n
+        for row in range(y0, y1):
+            begin, end = row_span(forms[n], slack, row, x0, x1)
+            for column in range(begin, end):
+                value = slope * column + (down * row + start)
+                if inverse[row, column] < value <= 1 / NEAR_M:
+                    inverse[row, column] = value
+                    ids[row, column] = n
     return ids, inverse, forms
 
 

@@ -84,10 +84,14 @@ class Camera:
         height, width = self.size
         return np.array([[self.focal, 0, (width - 1) / 2], [0, self.focal, (height - 1) / 2], [0, 0, 1]])
 
+    @property
+    def world_to_rays(self) -> NDArray[np.float64]:
+        """(3, 3): takes a point of the world, less the camera's place, to (x d, y d, d)."""
+        return np.asarray(self.intrinsics @ (self.pose[:3, :3] * (1, -1, -1)).T, np.float64)
+
     def to_rays(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
         """World points (N, 3) as (x d, y d, d), (N, 3): (x, y) is the pixel, d the depth along the optical axis."""
-        local = (points.astype(np.float64) - self.pose[:3, 3]) @ self.pose[:3, :3]
-        return np.asarray((local * (1, -1, -1)) @ self.intrinsics.T, np.float64)
+        return np.asarray((points.astype(np.float64) - self.pose[:3, 3]) @ self.world_to_rays.T, np.float64)
 
     def twice(self) -> "Camera":
         """The same view with twice as many pixels each way."""
@@ -132,7 +136,7 @@ class Renderer:
         self._kernels = _load_kernels()
         self._mips = mipmaps.build(mesh.textures)
         self._order, self._starts = sort_in_cells(mesh)
-        self._vertices = mesh.vertices
+        self._vertices = np.ascontiguousarray(mesh.vertices, np.float32)
         self._triangles = np.ascontiguousarray(mesh.triangles[self._order], np.int32)
         self._uv = np.ascontiguousarray(mesh.uv, np.float32)
         self._texture_ids = mesh.texture_ids[self._order].astype(np.int32)
@@ -167,8 +171,16 @@ class Renderer:
     ) -> tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
         """What the kernel of that name returns, and the rows of the sorted triangles that were drawn."""
         visible = members(self._starts, np.flatnonzero(in_sight(self._boxes, camera)))
-        rays = camera.to_rays(self._vertices)
-        drawn = self._kernels.rasterise(rays, self._triangles, self._uv, visible, camera.size, self._cull_backs)
+        drawn = self._kernels.rasterise(
+            self._vertices,
+            np.ascontiguousarray(camera.pose[:3, 3], np.float64),
+            camera.world_to_rays,
+            self._triangles,
+            self._uv,
+            visible,
+            camera.size,
+            self._cull_backs,
+        )
         return *drawn, visible
 
     def _shade(
@@ -198,15 +210,37 @@ def pool_2x2(fine: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def sort_in_cells(mesh: Mesh) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Triangles grouped by the cell that holds their centre: their order (T,), and where each cell starts (C + 1,)."""
-    centres = mesh.vertices[mesh.triangles].mean(axis=1)
-    cells = np.floor(centres / CELL_M).astype(np.int64)
-    _, cell_of, counts = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
-    order = np.argsort(cell_of.ravel(), kind="stable")
-    return order, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    keys = cell_keys(mesh, CELL_M)
+    order = np.argsort(keys, kind="stable")
+    return order, starts_of_runs(keys[order])
+
+
+def cell_keys(mesh: Mesh, size_m: float) -> NDArray[np.int64]:
+    """The cell of each triangle's centre as one number (T,), in the order of x, then y, then z.
+
+    In a mesh so wide that the number overflows, far away cells may share one.
+    """
+    corners = mesh.triangles.T
+    centres = (mesh.vertices[corners[0]] + mesh.vertices[corners[1]] + mesh.vertices[corners[2]]) / 3
+    cells = np.floor(centres / size_m).astype(np.int64)
+    if not len(cells):
+        return np.empty(0, np.int64)
+    cells -= cells.min(axis=0)
+    _, height, depth = cells.max(axis=0) + 1
+    return np.asarray((cells[:, 0] * height + cells[:, 1]) * depth + cells[:, 2], np.int64)
+
+
+def starts_of_runs(*keys: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Where runs of equal keys start in arrays (T,) of them, and T at the end: (C + 1,)."""
+    changes = np.any([np.diff(key) != 0 for key in keys], axis=0)
+    inner = np.flatnonzero(changes) + 1
+    return np.concatenate([[0], inner, [len(keys[0])] if len(keys[0]) else []]).astype(np.int64)
 
 
 def cell_boxes(corners: NDArray[np.float32], starts: NDArray[np.int64]) -> NDArray[np.float64]:
     """Boxes (C, 2, 3), lowest and highest corner, around the triangles (T, 3, 3) of each cell."""
+    if not len(corners):
+        return np.empty((0, 2, 3))
     low = np.minimum.reduceat(corners.min(axis=1), starts[:-1])
     high = np.maximum.reduceat(corners.max(axis=1), starts[:-1])
     return np.stack([low, high], axis=1).astype(np.float64)
@@ -214,12 +248,12 @@ def cell_boxes(corners: NDArray[np.float32], starts: NDArray[np.int64]) -> NDArr
 
 def in_sight(boxes: NDArray[np.float64], camera: Camera) -> NDArray[np.bool_]:
     """Which boxes (C, 2, 3) may be seen (C,): those that are not wholly outside one side of the view."""
-    picks = np.array([[i >> 2 & 1, i >> 1 & 1, i & 1] for i in range(8)])
-    corners = boxes[:, picks, np.arange(3)]  # (C, 8, 3)
-    xd, yd, d = np.moveaxis(camera.to_rays(corners.reshape(-1, 3)).reshape(-1, 8, 3), -1, 0)
+    x, y, d = camera.world_to_rays
     height, width = camera.size
-    sides = (d, xd + d, (width * d) - xd, yd + d, (height * d) - yd)  # a pixel wider than the picture
-    return np.asarray(np.all([(side > 0).any(axis=1) for side in sides], axis=0))
+    sides = np.stack([d, x + d, width * d - x, y + d, height * d - y], axis=1)  # a pixel wider than the picture
+    low, high = boxes[:, 0] - camera.pose[:3, 3], boxes[:, 1] - camera.pose[:3, 3]
+    farthest = low @ np.minimum(sides, 0) + high @ np.maximum(sides, 0)  # of all corners, beyond each side
+    return np.asarray((farthest > 0).all(axis=1))
 
 
 def members(starts: NDArray[np.int64], cells: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -29,8 +29,13 @@ ADVICE = (
 class Renderer(Protocol):
     """Draws one mesh from any number of cameras."""
 
-    def render(self, camera: Camera) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Colour (H, W, 3) uint8 RGB, and depth (H, W) float32 in metres along the optical axis, 0 where nothing is."""
+    def render(
+        self, camera: Camera, *, supersample: bool | None = None
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Colour (H, W, 3) uint8 RGB, and depth (H, W) float32 in metres along the optical axis, 0 where nothing is.
+
+        supersample=True averages 2 x 2 samples of colour in each pixel; None = as the renderer was made.
+        """
         ...
 
     def close(self) -> None:
@@ -48,7 +53,8 @@ def make_renderer(
 ) -> Renderer:
     """The renderer of a mesh; `device` is the number of the GPU for OpenGL, None = the first there is.
 
-    Raises ValueError when OpenGL is asked for and cannot be had, ImportError with the install command without numba.
+    Raises ValueError, saying what to install, when OpenGL is asked for and cannot be had, or when there is neither
+    OpenGL nor numba; ImportError with the install command when numba is asked for and missing.
     """
     if choose(backend, device) == "opengl":
         return opengl.GLRenderer(mesh, device=device, supersample=supersample, cull_backs=cull_backs)

@@ -6,76 +6,15 @@ import subprocess
 import sys
 from dataclasses import replace
 
-import cv2
 import numba
 import numpy as np
 import pytest
+from drawn_meshes import BACKENDS, SIZE, cameras, needs_opengl, psnr, room, smooth_texture, wall
 
 from mimic_wds.sources.simulator import opengl
-from mimic_wds.sources.simulator.raster import Camera, Mesh, pose
+from mimic_wds.sources.simulator.raster import Camera, pose
 from mimic_wds.sources.simulator.raster import Renderer as NumbaRenderer
 from mimic_wds.sources.simulator.renderers import _choose, choose, make_renderer, renderer_name
-
-try:
-    opengl.driver()
-    no_opengl = ""
-except opengl.NoContext as error:
-    no_opengl = str(error)
-
-needs_opengl = pytest.mark.skipif(bool(no_opengl), reason=f"no OpenGL: {no_opengl}")
-BACKENDS = [pytest.param("opengl", marks=needs_opengl), "numba"]
-
-SIZE = (96, 128)
-
-
-def smooth_texture(seed, height=64, width=128):
-    """Coarse noise, enlarged: without frequencies that ways of filtering would tell apart."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (height // 16, width // 16, 3)).astype(np.uint8)
-    tiled = cv2.resize(np.tile(coarse, (3, 3, 1)), (3 * width, 3 * height), interpolation=cv2.INTER_CUBIC)
-    return np.ascontiguousarray(tiled[height : 2 * height, width : 2 * width])  # it goes on smoothly where it repeats
-
-
-def quad(corners, number=0, uv=((0, 0), (1, 0), (1, 1), (0, 1))):
-    """Corners (4, 3) counter-clockwise from the front, top left first downwards: as a dictionary of arrays."""
-    return {
-        "vertices": np.array(corners, np.float32),
-        "triangles": np.array([(0, 3, 2), (0, 2, 1)], np.int32),
-        "uv": np.array(uv, np.float32),
-        "texture_ids": np.full(2, number, np.int32),
-    }
-
-
-def wall(depth_m=2.0, half_m=1.5, **changes):
-    """A square wall straight ahead that faces the camera at the origin."""
-    h = half_m
-    return Mesh(**quad([(-h, h, -depth_m), (h, h, -depth_m), (h, -h, -depth_m), (-h, -h, -depth_m)]), **changes)
-
-
-def room(half_m=2.0):
-    """A closed box of six textured sides, seen from within, with a box in it."""
-    parts, axes = [], np.eye(3)
-    for number in range(6):
-        axis, sign = number // 2, 1 if number % 2 else -1
-        normal, a, b = sign * axes[axis], axes[(axis + 1) % 3], axes[(axis + 2) % 3]
-        for scale, inward in ((half_m, 1), (0.4, -1)):
-            centre = normal * scale + (inward < 0) * np.array([0.5, -1.2, -1.0])
-            corners = [centre + scale * (x * a + y * b) for x, y in ((-1, 1), (1, 1), (1, -1), (-1, -1))]
-            parts.append(quad(corners, number))
-    starts = 4 * np.arange(len(parts), dtype=np.int32)
-    return Mesh(
-        vertices=np.concatenate([p["vertices"] for p in parts]),
-        triangles=np.concatenate([p["triangles"] + start for p, start in zip(parts, starts, strict=True)]),
-        uv=np.concatenate([p["uv"] for p in parts]),
-        texture_ids=np.concatenate([p["texture_ids"] for p in parts]),
-        textures=tuple(smooth_texture(number) for number in range(6)),
-    )
-
-
-def cameras(number=8):
-    rng = np.random.default_rng(5)
-    for _ in range(number):
-        place = rng.uniform(-1, 1, 3) * (1, 0.5, 1) + (0, 0.5, 0.5)
-        yield Camera(pose(place, rng.uniform(0, 360), rng.uniform(-30, 30)), 90, SIZE)
 
 
 @needs_opengl
@@ -86,7 +25,7 @@ def test_both_draw_the_same_room():
         (colour, depth), (colour_n, depth_n) = gl.render(camera), numba.render(camera)
         off = np.abs(colour.astype(int) - colour_n.astype(int)).max(axis=-1)
         assert np.mean(off <= 2) > 0.9
-        assert 10 * np.log10(255**2 / np.mean((colour.astype(float) - colour_n) ** 2)) > 30
+        assert psnr(colour, colour_n) > 30
         same = np.abs(depth - depth_n) < 1e-4
         assert np.mean(same) > 0.995  # the others lie on the edge of the box
         assert depth.min() > 0
@@ -226,6 +165,25 @@ def test_without_opengl_numba_draws_and_the_log_says_so_once():
     assert "drawing with numba" in warnings[0]
 
 
+WITH_NOTHING = """
+import sys
+sys.modules["moderngl"] = sys.modules["numba"] = None  # as if they were not installed
+from mimic_wds.sources.simulator.renderers import choose
+for backend in ("auto", "opengl"):
+    try:
+        choose(backend)
+    except ValueError as error:
+        print(error)
+"""
+
+
+def test_with_no_package_installed_the_message_has_the_command():
+    result = subprocess.run([sys.executable, "-c", WITH_NOTHING], capture_output=True, text=True, check=True)
+    auto, forced = result.stdout.splitlines()
+    assert auto == "rendering needs packages: pip install 'mimic-wds[sim]'"
+    assert "moderngl is missing; install it with: pip install 'mimic-wds[sim]'" in forced
+
+
 @needs_opengl
 def test_auto_is_opengl_and_says_what_draws(caplog):
     _choose.cache_clear()
@@ -264,5 +222,5 @@ def test_real_scenes_agree(shared_data):
             both = (depth > 0) & (depth_n > 0)
             assert np.mean((depth > 0) == (depth_n > 0)) > 0.9999
             assert np.quantile(np.abs(depth / np.where(both, depth_n, 1) - 1)[both], 0.99) < 1e-5
-            assert 10 * np.log10(255**2 / np.mean((colour.astype(float) - colour_n) ** 2)) > least
+            assert psnr(colour, colour_n) > least
         renderers[0].close()
