@@ -1,4 +1,4 @@
-"""`mimic-shard build`: mine pairs of views and write them as shards; `mimic-shard merge`: join the parts of a build."""
+"""`mimic-shard build`: mine pairs of views and write them as shards."""
 
 import re
 from collections.abc import Iterator
@@ -85,22 +85,6 @@ def build(
         else:
             manifest = building.build(made, engine, report, resume=resume)
     return summary(manifest, made.out, report)
-
-
-def merge(out: tyro.conf.Positional[Path], parts: tyro.conf.Positional[tuple[Path, ...]] = (), /) -> int:
-    """Make the data set of a build whose parts were run with `build --shard-of I/N`.
-
-    Example: mimic-shard merge shards/clips
-
-    Args:
-        out: Folder of the build.
-        parts: Other folders that hold parts of it, if the machines shared no disk; what they finished is moved.
-
-    Returns:
-        0 done; 3 when a scene failed or no pair was kept.
-    """
-    manifest = building.merge(out, parts)
-    return summary(manifest, out, None)
 
 
 @contextmanager

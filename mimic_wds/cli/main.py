@@ -8,15 +8,21 @@ from collections.abc import Callable, Sequence
 
 import tyro
 
-from mimic_wds.cli.build import build, merge
+from mimic_wds.cli.build import build
 from mimic_wds.cli.card import card
 from mimic_wds.cli.console import error
+from mimic_wds.cli.dedup import dedup
+from mimic_wds.cli.filter import filter_
 from mimic_wds.cli.import_ import import_
 from mimic_wds.cli.info import info
+from mimic_wds.cli.merge import merge
 from mimic_wds.cli.plan import plan
 from mimic_wds.cli.render_labels import render_labels
+from mimic_wds.cli.reshard import reshard
+from mimic_wds.cli.sample import sample
 from mimic_wds.cli.show import show
 from mimic_wds.cli.sources import sources
+from mimic_wds.cli.split import split
 from mimic_wds.cli.verify import verify
 
 DONE, FAILED, USAGE, INCOMPLETE, INTERRUPTED = 0, 1, 2, 3, 130
@@ -24,13 +30,18 @@ DONE, FAILED, USAGE, INCOMPLETE, INTERRUPTED = 0, 1, 2, 3, 130
 VERBS: dict[str, Callable[..., int]] = {
     "build": build,
     "card": card,
+    "dedup": dedup,
+    "filter": filter_,
     "import": import_,
     "info": info,
     "merge": merge,
     "plan": plan,
     "render-labels": render_labels,
+    "reshard": reshard,
+    "sample": sample,
     "show": show,
     "sources": sources,
+    "split": split,
     "verify": verify,
 }
 
