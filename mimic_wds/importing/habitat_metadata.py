@@ -10,7 +10,7 @@ import cv2
 from mimic_wds.importing.base import Plan, RawPair, Settings, Unit, existing
 from mimic_wds.importing.walk import walk
 from mimic_wds.pairs import Image, Kind, Scene, SceneError
-from mimic_wds.sources.simulator.backends import Backend, simulator
+from mimic_wds.sources.simulator.backends import Backend, check_installed, simulator
 from mimic_wds.sources.simulator.backends import Kind as BackendKind
 from mimic_wds.sources.simulator.base import Lens
 from mimic_wds.sources.simulator.multiview_metadata import local_path, read_metadata, render_metadata, scene_file
@@ -42,6 +42,7 @@ class HabitatMetadata:
 
     def plan(self, settings: Settings) -> Plan:
         """All metadata files. Raises ValueError for one that is malformed or whose scene's data set has no root."""
+        check_installed(self.backend)
         units, missing = [], 0
         for path in self._files():
             metadata = read_metadata(path)

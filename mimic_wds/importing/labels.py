@@ -13,6 +13,7 @@ from mimic_wds.importing.base import Lost, Made, Plan, Settings, Unit
 from mimic_wds.pairs import Camera, DropReason, Image, ImageSample, Kind, Scene
 from mimic_wds.sources.registry import SOURCES, make_source
 from mimic_wds.sources.scenes import SceneFiles
+from mimic_wds.sources.simulator.backends import check_installed
 from mimic_wds.sources.simulator.base import Body, Pose, SceneFile
 from mimic_wds.sources.simulator.catalogue import semantic_file
 from mimic_wds.sources.simulator.location import EYE_M, generator
@@ -59,6 +60,7 @@ class RenderedLabels:
 
     def plan(self, settings: Settings) -> Plan:
         """One unit per scene. Where classes are asked for, all scenes are read first, to number their names."""
+        check_installed()
         scenes = self._scenes.scenes()
         named = (classes_mesh(self._scenes.file(scene)).semantic_names for scene in scenes if "semseg" in self.maps)
         classes = sorted(set().union(*named))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Literal, TypeAlias
 
 from mimic_wds.sources.simulator.base import Body, Lens, SceneFile, Simulator
@@ -93,11 +94,18 @@ def worker_gpu(gpus: tuple[int, ...]) -> int | None:
     return gpus[(identity[-1] - 1 if identity else 0) % len(gpus)]
 
 
+def check_installed(kind: Kind = "auto") -> None:
+    """Raise ValueError, with the command that installs it, when what the embedded simulator needs is missing."""
+    if kind != "habitat" and find_spec("numba") is None:
+        raise ValueError("3D scenes need packages that are not installed: pip install 'mimic-wds[sim]'")
+
+
 def renderer_name(backend: Backend) -> str:
     """What draws, with its version: "opengl llvmpipe (LLVM 15.0.6, 256 bits)", "numba 0.68.1", "habitat-sim 0.3.3".
 
     Asked of a process of its own, since one that has drawn must not be forked. Raises ValueError when it is missing.
     """
+    check_installed(backend.kind)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(_renderer_name, backend).result()

@@ -1,6 +1,8 @@
 """3D scenes from a file to shards: the real readers, floors, renderers and the build."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -196,3 +198,21 @@ def test_refused_places_are_counted(house):
     (scene,) = source.scenes()
     views = source.views(scene)
     assert isinstance(next(views), Fault)
+
+
+WITHOUT_NUMBA = """
+import importlib.util, sys
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "numba" else found(name, *rest)
+from mimic_wds.cli.main import run
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("verb", [["build", "--source", "mesh"], ["render-labels"]])
+def test_without_the_extra_there_is_one_message(house, tmp_path, verb):
+    command = [sys.executable, "-c", WITHOUT_NUMBA, *verb, str(house), "--out", str(tmp_path / "o")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.strip() == "error: 3D scenes need packages that are not installed: pip install 'mimic-wds[sim]'"
+    assert not (tmp_path / "o").exists()
