@@ -8,7 +8,7 @@ copied into a data set whose hashes then call them right.
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -60,6 +60,8 @@ class Catalog:
     scene: NDArray[np.uint32]  #: (N,) its scene, a number in `scenes`
     bin: NDArray[np.uint8]  #: (N,) of the overlap in the manifest's histogram; NO_BIN = in none
     scenes: dict[tuple[str, str], int]  #: (source, scene) -> number from 0, in the order of first appearance
+    sources: list[str]  #: sorted
+    source: NDArray[np.uint32]  #: (S,) of each scene, a number in `sources`
     rank: NDArray[np.uint64]  #: (N,) if wanted: blake2b of key and seed; evenly distributed
     key: NDArray[np.bytes_]  #: (N,) if wanted
     passed: NDArray[np.bool_]  #: (N,) if wanted: whether the expression is true
@@ -67,10 +69,10 @@ class Catalog:
     def __len__(self) -> int:
         return len(self.blocks)
 
-    @property
-    def source(self) -> list[str]:
-        """(S,) source of each scene."""
-        return [source for source, _ in self.scenes]
+    def per_source(self, numbers: NDArray[np.int64]) -> dict[str, int]:
+        """How many of these samples each source has, sorted, without zeros."""
+        counts = np.bincount(self.source[self.scene[numbers]], minlength=len(self.sources))
+        return {name: int(count) for name, count in zip(self.sources, counts, strict=True) if count}
 
     def path(self, shard: int) -> Path:
         """Where a shard lies."""
@@ -113,30 +115,35 @@ def scan(
     """
     wanted = wanted or Wanted()
     shards = [(number, info) for number, data_set in enumerate(data_sets) for info in data_set.manifest.shards]
-    scenes: dict[tuple[str, str], int] = {}
-    found: list[_Found] = []
+    first = np.cumsum([0, *(info.samples for _, info in shards)], dtype=np.int64)
+    size, scenes = int(first[-1]), dict[tuple[str, str], int]()
+    arrays = _Found(
+        start=np.empty(size, np.uint32),
+        blocks=np.empty(size, np.uint32),
+        scene=np.empty(size, np.uint32),
+        bin=np.empty(size, np.uint8),
+        rank=np.empty(size if wanted.seed is not None else 0, np.uint64),
+        key=np.empty(size if wanted.keys else 0, f"S{MAX_KEY}"),
+        passed=np.empty(size if wanted.where is not None else 0, np.bool_),
+    )
 
-    def one(shard: tuple[int, ShardInfo]) -> _Found:
+    def one(shard: tuple[int, ShardInfo]) -> tuple[_Found, list[tuple[str, str]]]:
         return _scan_shard(data_sets[shard[0]], shard[1], wanted, check)
 
-    for done, part in enumerate(in_threads(one, shards, workers), start=1):
-        local = [scenes.setdefault(name, len(scenes)) for name in part.scenes]
-        part.scene = np.array(local, np.uint32)[part.scene]
-        part.scenes = []
-        found.append(part)
-        progress("reading", done, len(shards))
+    for number, (part, names) in enumerate(in_threads(one, shards, workers)):
+        numbers = np.array([scenes.setdefault(name, len(scenes)) for name in names], np.uint32)
+        arrays.put(int(first[number]), replace(part, scene=numbers[part.scene]))
+        progress("reading", number + 1, len(shards))
+    sources = sorted({source for source, _ in scenes})
+    numbered = {name: number for number, name in enumerate(sources)}
     return Catalog(
         data_sets=data_sets,
         shards=shards,
-        first=np.cumsum([0, *(len(part.blocks) for part in found)], dtype=np.int64),
-        start=_joined([part.start for part in found], np.uint32),
-        blocks=_joined([part.blocks for part in found], np.uint32),
-        scene=_joined([part.scene for part in found], np.uint32),
-        bin=_joined([part.bin for part in found], np.uint8),
+        first=first,
         scenes=scenes,
-        rank=_joined([part.rank for part in found], np.uint64),
-        key=_joined([part.key for part in found], f"S{MAX_KEY}"),
-        passed=_joined([part.passed for part in found], np.bool_),
+        sources=sources,
+        source=np.fromiter((numbered[source] for source, _ in scenes), np.uint32, len(scenes)),
+        **arrays.arrays(),
     )
 
 
@@ -159,22 +166,34 @@ def check_seed(seed: int) -> None:
         raise ValueError(f"--seed must be 0 or more and below 2**64, got {seed}")
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Found:
-    """What a scan has found in one shard, like the arrays of a catalog; scenes are numbers in `scenes`."""
+    """What a scan has found in one shard or in all, like the arrays of a catalog."""
 
     start: NDArray[np.uint32]
     blocks: NDArray[np.uint32]
     scene: NDArray[np.uint32]
     bin: NDArray[np.uint8]
-    scenes: list[tuple[str, str]]
     rank: NDArray[np.uint64]
     key: NDArray[np.bytes_]
     passed: NDArray[np.bool_]
 
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All of them by name."""
+        return {part.name: getattr(self, part.name) for part in fields(self)}
 
-def _scan_shard(data_set: DataSet, info: ShardInfo, wanted: Wanted, check: bool) -> _Found:
-    """Read the JSON of every sample of a shard."""
+    def put(self, at: int, part: "_Found") -> None:
+        """Fill in what a shard, whose first sample has the number `at`, holds."""
+        others = part.arrays()
+        for name, array in self.arrays().items():
+            if len(array):
+                array[at : at + len(others[name])] = others[name]
+
+
+def _scan_shard(
+    data_set: DataSet, info: ShardInfo, wanted: Wanted, check: bool
+) -> tuple[_Found, list[tuple[str, str]]]:
+    """Read the JSON of every sample of a shard; also the scenes that its samples' numbers are of."""
     path, members = data_set.folder / info.name, data_set.manifest.members
     with Shard(path, members=members) as shard:
         if (len(shard), shard.index.tar_bytes) != (info.samples, info.bytes):
@@ -195,7 +214,7 @@ def _scan_shard(data_set: DataSet, info: ShardInfo, wanted: Wanted, check: bool)
                     raise ValueError(f"{path}: {key.decode('ascii', 'replace')}.json: {error}; {REPAIR}") from None
         starts = shard.index.spans[:, 0, 0] // BLOCK - 1
         ends = np.append(starts[1:], (info.bytes - len(END)) // BLOCK)
-    return notes.found(starts.astype(np.uint32), (ends - starts).astype(np.uint32))
+    return notes.found(starts.astype(np.uint32), (ends - starts).astype(np.uint32)), list(notes.scenes)
 
 
 def _check_hash(path: Path, info: ShardInfo) -> None:
@@ -249,12 +268,7 @@ class _Notes:
             blocks=blocks,
             scene=np.array(self.scene, np.uint32),
             bin=bins(np.array(self.overlaps, np.float64)),
-            scenes=list(self.scenes),
             rank=np.array(self.rank, np.uint64),
             key=np.array(self.key, f"S{MAX_KEY}"),
             passed=np.array(self.passed, np.bool_),
         )
-
-
-def _joined(parts: list[NDArray[Any]], dtype: type | str) -> NDArray[Any]:
-    return np.concatenate([np.empty(0, dtype), *parts])

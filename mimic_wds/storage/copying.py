@@ -139,15 +139,10 @@ def _there(path: Path, catalog: Catalog, numbers: Numbers) -> ShardInfo:
 
 def _info(path: Path, catalog: Catalog, numbers: Numbers, sha256: str) -> ShardInfo:
     """What the manifest says about a shard of these samples."""
-    scenes, times = np.unique(catalog.scene[numbers], return_counts=True)
-    names = catalog.source
-    sources: dict[str, int] = {}
-    for scene, samples in zip(scenes.tolist(), times.tolist(), strict=True):
-        sources[names[scene]] = sources.get(names[scene], 0) + samples
     return ShardInfo(
         name=path.name,
         bytes=int(catalog.blocks[numbers].sum(dtype=np.int64)) * BLOCK + len(END),
         sha256=sha256,
         samples=len(numbers),
-        sources=dict(sorted(sources.items())),
+        sources=catalog.per_source(numbers),
     )

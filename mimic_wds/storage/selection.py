@@ -48,13 +48,9 @@ def drawn(catalog: Catalog, number: int, per_source: bool = False) -> Numbers:
 
     Every set of samples is equally likely over the seeds. Raises ValueError when there are fewer.
     """
-    groups = np.zeros(len(catalog), np.int64)
-    names = [""]
-    if per_source:
-        names = sorted(set(catalog.source))
-        groups = np.array([names.index(source) for source in catalog.source], np.int64)[catalog.scene]
+    groups = catalog.source[catalog.scene] if per_source else np.zeros(len(catalog), np.uint32)
     taken = []
-    for group, name in enumerate(names):
+    for group, name in enumerate(catalog.sources if per_source else [""]):
         (members,) = np.nonzero(groups == group)
         if len(members) < number:
             of = f" of source {name!r}" if name else ""
