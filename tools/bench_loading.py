@@ -38,7 +38,7 @@ try:
 
     from mimic_wds.loading.dataset import PairDataset
     from mimic_wds.loading.decoding import decode_into
-    from mimic_wds.loading.loader import PairLoader
+    from mimic_wds.loading.pairs import PairLoader
 except ModuleNotFoundError as error:
     sys.exit(f"bench_loading: {error.name} is missing; install it with: pip install 'mimic-wds[train]'")
 

@@ -24,7 +24,8 @@ try:
     from mimic_wds.loading.batch import ImageBatch, PairBatch
     from mimic_wds.loading.dataset import ImageDataset, PairDataset, open_dataset
     from mimic_wds.loading.images import ImageLoader
-    from mimic_wds.loading.loader import PairLoader, Share
+    from mimic_wds.loading.loader import Share
+    from mimic_wds.loading.pairs import PairLoader
     from mimic_wds.loading.transforms import normalize
     from mimic_wds.models.build import build_model
     from mimic_wds.training import checkpoint

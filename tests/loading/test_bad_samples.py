@@ -8,7 +8,7 @@ import pytest
 from samples import SIDE, make_sample, shift_map
 
 from mimic_wds.loading.dataset import PairDataset
-from mimic_wds.loading.loader import PairLoader
+from mimic_wds.loading.pairs import PairLoader
 from mimic_wds.loading.order import swap_views
 
 NUM_SAMPLES = 20

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from samples import PATCH, SIDE, make_data_set, make_sample
 
 from mimic_wds.loading.dataset import PairDataset
-from mimic_wds.loading.loader import PairLoader
+from mimic_wds.loading.pairs import PairLoader
 from mimic_wds.loading.order import Order, epoch_permutation, rank_rows, swap_views
 from mimic_wds.loading.transforms import normalize
 from mimic_wds.pairs import invert_correspondences
@@ -187,7 +187,7 @@ RANK = """
 import sys
 sys.path[:0] = {path!r}
 from mimic_wds.loading.dataset import PairDataset
-from mimic_wds.loading.loader import PairLoader
+from mimic_wds.loading.pairs import PairLoader
 rank, folder = int(sys.argv[1]), sys.argv[2]
 loader = PairLoader(PairDataset(folder), global_batch=12, seed=5, rank=rank, world_size=2)
 for batch in loader.epoch(0):

@@ -2,7 +2,7 @@
 
 import torch
 
-from mimic_wds.loading.loader import PairLoader
+from mimic_wds.loading.pairs import PairLoader
 from mimic_wds.loading.memory import PixelMemory
 
 
