@@ -8,8 +8,8 @@ import pytest
 from samples import SIDE, make_sample, shift_map
 
 from mimic_wds.loading.dataset import PairDataset
-from mimic_wds.loading.pairs import PairLoader
 from mimic_wds.loading.order import swap_views
+from mimic_wds.loading.pairs import PairLoader
 
 NUM_SAMPLES = 20
 

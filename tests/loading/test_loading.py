@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from samples import PATCH, SIDE, make_data_set, make_sample
 
 from mimic_wds.loading.dataset import PairDataset
-from mimic_wds.loading.pairs import PairLoader
 from mimic_wds.loading.order import Order, epoch_permutation, rank_rows, swap_views
+from mimic_wds.loading.pairs import PairLoader
 from mimic_wds.loading.transforms import normalize
 from mimic_wds.pairs import invert_correspondences
 

@@ -2,8 +2,8 @@
 
 import torch
 
-from mimic_wds.loading.pairs import PairLoader
 from mimic_wds.loading.memory import PixelMemory
+from mimic_wds.loading.pairs import PairLoader
 
 
 def test_memory_comes_back_when_its_tensor_is_gone():
