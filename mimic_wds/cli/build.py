@@ -10,6 +10,7 @@ import tyro
 
 from mimic_wds.cli.console import ProgressLine, say, table
 from mimic_wds.curation import build as building
+from mimic_wds.curation import extend as extending
 from mimic_wds.curation.recipe import DEFAULT_SHARD_BYTES, Recipe, make_recipe, read_recipe
 from mimic_wds.curation.report import Report
 from mimic_wds.executors.base import make_executor
@@ -76,22 +77,23 @@ def build(
     say(f"building {made.name!r} in {made.out}")
     for left_out in made.skipped:
         say(f"left out: {left_out}")
-    with _reported(Report(settings), made.out) as report:
+    with reported(Report(settings), made.out) as report:
         if shard_of:
             building.build_part(made, engine, report, _part(shard_of))
             return _part_done(report, made.out)
         if retry_failed:
-            manifest = building.retry_failed(made, engine, report)
+            manifest = extending.retry_failed(made, engine, report)
         else:
             manifest = building.build(made, engine, report, resume=resume)
     return summary(manifest, made.out, report)
 
 
 @contextmanager
-def _reported(report: Report, out: Path) -> Iterator[Report]:
+def reported(report: Report, out: Path, quiet: bool = False) -> Iterator[Report]:
     """Show how the build goes, and leave its report behind however it ends."""
     with ProgressLine("scenes") as progress:
-        report.changed = lambda report: _show(report, progress)
+        if not quiet:
+            report.changed = lambda report: _show(report, progress)
         try:
             yield report
             report.state = "done"
@@ -194,7 +196,7 @@ def _name_failed(failed: dict[str, str]) -> None:
     if len(failed) > MAX_NAMED:
         say(f"... and {len(failed) - MAX_NAMED:,} more: scenes.jsonl and build-report.json list them")
     if failed:
-        say("run the same command with --retry-failed to try those scenes again")
+        say("`build` with --retry-failed, or the same `extend`, tries those scenes again")
 
 
 def print_counts(manifest: Manifest) -> None:

@@ -12,6 +12,7 @@ from mimic_wds.cli.build import build
 from mimic_wds.cli.card import card
 from mimic_wds.cli.console import error
 from mimic_wds.cli.dedup import dedup
+from mimic_wds.cli.extend import extend
 from mimic_wds.cli.filter import filter_
 from mimic_wds.cli.import_ import import_
 from mimic_wds.cli.info import info
@@ -31,6 +32,7 @@ VERBS: dict[str, Callable[..., int]] = {
     "build": build,
     "card": card,
     "dedup": dedup,
+    "extend": extend,
     "filter": filter_,
     "import": import_,
     "info": info,

@@ -5,7 +5,7 @@ shards, so neither the executor, the number of workers, the machines nor an inte
 """
 
 import shutil
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mimic_wds.curation.criteria import Criteria
-from mimic_wds.curation.plan import PLAN_NAME, Plan, describe, write_plan
+from mimic_wds.curation.plan import PLAN_NAME, Plan, describe, every_scene, write_plan
 from mimic_wds.curation.recipe import Recipe
 from mimic_wds.curation.report import Report
 from mimic_wds.curation.scene import Tally, curate
@@ -23,16 +23,10 @@ from mimic_wds.executors.base import Executor
 from mimic_wds.pairs import Counts, Scene, SceneError
 from mimic_wds.sources.base import Source
 from mimic_wds.storage.files import remove_stale
-from mimic_wds.storage.layout import (
-    STAGING_NAME,
-    check_dataset_name,
-    prefix_of,
-    scene_prefix,
-)
+from mimic_wds.storage.layout import STAGING_NAME, check_dataset_name
 from mimic_wds.storage.manifest import Manifest, manifest_hash, read_manifest
 from mimic_wds.storage.output import check_output, locked
 from mimic_wds.storage.packing import pack
-from mimic_wds.storage.reader import open_shards
 from mimic_wds.storage.staging import (
     SceneStage,
     clean_staged,
@@ -103,28 +97,6 @@ def build_part(recipe: Recipe, executor: Executor, report: Report, part: Part) -
         run_scenes(plan, recipe, executor, part, report)
 
 
-def retry_failed(recipe: Recipe, executor: Executor, report: Report) -> Manifest:
-    """Run the failed scenes of a finished build again; what they give is added as the data set's next generation.
-
-    Shards that are there do not change. Raises like `build`.
-    """
-    base = finished(recipe)
-    if not base.failed_scenes:
-        return base
-    if base.versions["opencv"] != cv2.__version__:
-        raise ValueError(
-            f"{recipe.out}: was made with opencv {base.versions['opencv']}, this is {cv2.__version__}; keypoints may "
-            "differ: retry with the same version"
-        )
-    with prepared(recipe, WHOLE, base) as plan:
-        if len(plan) == 0:
-            shutil.rmtree(plan.folder)
-            raise ValueError(f"{recipe.out}: none of its {len(base.failed_scenes)} failed scenes is in the input now")
-        run_scenes(plan, recipe, executor, WHOLE, report)
-        report.packing()
-        return pack_plan(plan, recipe.out, base)
-
-
 def merge(out: Path, others: tuple[Path, ...] = ()) -> Manifest:
     """Make the data set of a build whose parts were run apart, in `out` itself or also in `others`.
 
@@ -155,39 +127,24 @@ def _take_part(plan: Plan, staging: Path, other: Path) -> None:
             take_staged(staging, other, number)
 
 
-def pack_plan(plan: Plan, out: Path, base: Manifest | None = None) -> Manifest:
+def pack_plan(plan: Plan, out: Path) -> Manifest:
     """Pack the scenes of a plan, all of them staged, and remove the staging folder."""
     recipe = plan.header["recipe"]
     description = {name: plan.header[name] for name in ("criteria", "versions", "licences", "maps", "truth")}
     remove_stale(out)
-    manifest = pack(
-        plan.folder,
-        len(plan),
-        out,
-        recipe["name"],
-        recipe["max_shard_bytes"],
-        description,
-        base=base,
-        known=_known_keys(plan, out, base) if base else frozenset(),
-    )
+    manifest = pack(plan.folder, len(plan), out, recipe["name"], recipe["max_shard_bytes"], description)
     shutil.rmtree(plan.folder)
     return manifest
 
 
-def _known_keys(plan: Plan, out: Path, base: Manifest) -> Set[str]:
-    """The keys that the scenes of a plan have in the shards of `base` already."""
-    scenes = (plan.scene(number)[1] for number in range(len(plan)))
-    prefixes = {scene_prefix(scene.source, scene.name) for scene in scenes}
-    keys: set[str] = set()
-    for shard in open_shards(out, base):
-        with shard:
-            keys.update(key for key in map(shard.key, range(len(shard))) if prefix_of(key) in prefixes)
-    return keys
-
-
 @contextmanager
-def prepared(recipe: Recipe, part: Part, base: Manifest | None = None) -> Iterator[Plan]:
-    """The plan of a recipe in its output folder, which is locked against other builds of the same scenes."""
+def prepared(
+    recipe: Recipe, part: Part, base: Manifest | None = None, wanted: Callable[[Scene], bool] = every_scene
+) -> Iterator[Plan]:
+    """The plan of a recipe in its output folder, which is locked against other builds of the same scenes.
+
+    With `base`, a data set that is there, the plan lists the scenes that are to be added to it.
+    """
     check_dataset_name(recipe.name)
     staging = recipe.out / STAGING_NAME
     staging.mkdir(parents=True, exist_ok=True)
@@ -195,7 +152,7 @@ def prepared(recipe: Recipe, part: Part, base: Manifest | None = None) -> Iterat
         if part.is_whole:
             clean_staged(staging)
         try:
-            plan = write_plan(staging, recipe, base)
+            plan = write_plan(staging, recipe, base, wanted)
         except ValueError:
             _undo(staging)
             raise
@@ -261,11 +218,16 @@ def finished(recipe: Recipe) -> Manifest:
     manifest = read_manifest(recipe.out)
     if manifest.criteria != describe(recipe)["criteria"]:
         raise ValueError(f"{recipe.out}: holds a data set made with other criteria; choose another --out")
-    staging = recipe.out / STAGING_NAME
+    clear_left_over(recipe.out, manifest)
+    return manifest
+
+
+def clear_left_over(out: Path, manifest: Manifest) -> None:
+    """Remove the staging folder of a run that was killed after it had written the manifest."""
+    staging = out / STAGING_NAME
     if staging.exists() and _is_left_over(staging, manifest):
         with locked(staging):
             shutil.rmtree(staging)
-    return manifest
 
 
 def _is_left_over(staging: Path, manifest: Manifest) -> bool:

@@ -7,7 +7,7 @@ the source as its number in the recipe.
 import hashlib
 import json
 from array import array
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
@@ -85,16 +85,23 @@ def _scan(file: BinaryIO) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return np.array(offsets, np.int64), np.array(sizes, np.int64)
 
 
-def write_plan(folder: Path, recipe: Recipe, base: Manifest | None = None) -> Plan:
-    """List the scenes of a recipe and write the plan; if one is there, check that it is the same.
+def every_scene(scene: Scene) -> bool:
+    """A build that is new wants all of them."""
+    return True
 
-    With `base`, the manifest of a data set of this recipe, only its failed scenes are listed.
+
+def write_plan(
+    folder: Path, recipe: Recipe, base: Manifest | None = None, wanted: Callable[[Scene], bool] = every_scene
+) -> Plan:
+    """List the scenes of a recipe that are wanted and write the plan; if one is there, check that it is the same.
+
+    `base` is the manifest of the data set that they are added to.
     Raises ValueError for missing input, equal scene names, and a plan of another recipe or input.
     """
     path = folder / PLAN_NAME
     plain = {"recipe": recipe.as_plain(), "base": manifest_hash(base) if base else "", **describe(recipe)}
     header = json.dumps(plain).encode() + b"\n"
-    lines = _lines(recipe, frozenset(base.failed_scenes) if base else None)
+    lines = _lines(recipe, wanted)
     if path.exists():
         _check_same(path, header, lines)
     else:
@@ -103,8 +110,8 @@ def write_plan(folder: Path, recipe: Recipe, base: Manifest | None = None) -> Pl
     return Plan(folder)
 
 
-def _lines(recipe: Recipe, wanted: Set[str] | None) -> Iterator[bytes]:
-    """The lines of all scenes, or of those wanted, named "source/scene".
+def _lines(recipe: Recipe, wanted: Callable[[Scene], bool]) -> Iterator[bytes]:
+    """The lines of the scenes that are wanted.
 
     Raises ValueError when two sources of the recipe hold the same scene.
     """
@@ -118,9 +125,8 @@ def _lines(recipe: Recipe, wanted: Set[str] | None) -> Iterator[bytes]:
                 )
             if several:
                 seen.add((scene.source, scene.name))
-            if wanted is not None and f"{scene.source}/{scene.name}" not in wanted:
-                continue
-            yield encoder.encode([number, scene.name, scene.path, scene.num_bytes]) + b"\n"
+            if wanted(scene):
+                yield encoder.encode([number, scene.name, scene.path, scene.num_bytes]) + b"\n"
 
 
 def _check_same(path: Path, header: bytes, lines: Iterator[bytes]) -> None:
@@ -133,12 +139,13 @@ def _check_same(path: Path, header: bytes, lines: Iterator[bytes]) -> None:
                 f"{out}: the unfinished build was made with {_versions(then)}, this is {_versions(now)}; pictures and "
                 "keypoints may differ: use the same versions, or another --out"
             )
+        otherwise = f"delete {path.parent} to give it up" if then["base"] else "build in another --out"
         if then != now:
-            raise ValueError(f"{out}: the unfinished build has another recipe; use the same one, or another --out")
+            raise ValueError(f"{out}: the unfinished run has another recipe; use the same one, or {otherwise}")
         if _digest(file) != _digest(lines):
             raise ValueError(
-                f"{out}: the input has other scenes, or of other sizes, than when the build began; restore the input, "
-                "or build in another --out"
+                f"{out}: the input has other scenes, or of other sizes, than when the run began; restore the input, "
+                f"or {otherwise}"
             )
 
 

@@ -26,6 +26,7 @@ class Report:
     scenes: int = 0  #: to see to
     scenes_before: int = 0  #: of them finished before this run
     scenes_now: int = 0  #: of them finished by this run
+    known: int = 0  #: scenes of the input that a data set to be extended has already
     counts: Counts = field(default_factory=Counts)  #: of the scenes of this run
     failed: dict[str, str] = field(default_factory=dict)  #: "source/scene" -> why, of this run
     started: float = field(default_factory=time.monotonic)

@@ -22,7 +22,7 @@ from mimic_wds.pairs import Kind
 from mimic_wds.storage.catalog import Catalog, DataSet
 from mimic_wds.storage.layout import SCENES_NAME
 from mimic_wds.storage.reader import REPAIR
-from mimic_wds.storage.scenes import SceneOutcome, read_scenes
+from mimic_wds.storage.scenes import SceneOutcome, scene_lines
 from mimic_wds.storage.selection import Numbers, Scope
 
 #: Views that a sample stands for, where imports have counted them.
@@ -74,7 +74,7 @@ def _settle(line: SceneOutcome, before: int, after: int, reason: str, views: int
 
 
 def _lines(data_set: DataSet) -> Iterator[SceneOutcome]:
-    return read_scenes(data_set.folder / SCENES_NAME)
+    return scene_lines(data_set.folder, data_set.manifest.generation)
 
 
 def _combined(lines: Callable[[], Iterator[SceneOutcome]]) -> Iterator[SceneOutcome]:

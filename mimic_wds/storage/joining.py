@@ -1,5 +1,6 @@
 """What several data sets have in common, and whether their samples may be in one."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mimic_wds.storage.catalog import DataSet
@@ -33,8 +34,8 @@ def joined(data_sets: list[DataSet], allow_different_criteria: bool = False) -> 
         _check_kind(first, other)
     return {
         "criteria": _criteria(data_sets, allow_different_criteria),
-        "versions": _texts([d.manifest.versions for d in data_sets], ", "),
-        "licences": _texts([d.manifest.licences for d in data_sets], "; "),
+        "versions": joined_texts([d.manifest.versions for d in data_sets], ", "),
+        "licences": joined_texts([d.manifest.licences for d in data_sets], "; "),
         **{name: getattr(first.manifest, name) for name in _MUST_AGREE},
     }
 
@@ -90,10 +91,13 @@ def _row(name: str, data_sets: list[DataSet]) -> str:
     return f"    {name}: {', '.join(values)}"
 
 
-def _texts(tables: list[dict[str, str]], separator: str) -> dict[str, str]:
-    """Tables of texts as one; different texts for the same name are all kept."""
-    names = sorted({name for table in tables for name in table})
-    return {name: separator.join(dict.fromkeys(table[name] for table in tables if table.get(name))) for name in names}
+def joined_texts(tables: Sequence[Mapping[str, str]], separator: str) -> dict[str, str]:
+    """Tables of texts as one; different texts for the same name are all kept, each once."""
+    parts: dict[str, dict[str, None]] = {name: {} for name in sorted({name for table in tables for name in table})}
+    for table in tables:
+        for name, text in table.items():
+            parts[name].update(dict.fromkeys(filter(None, text.split(separator))))
+    return {name: separator.join(texts) for name, texts in parts.items()}
 
 
 def origin(manifest: Manifest, digest: str) -> dict[str, str]:

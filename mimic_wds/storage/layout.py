@@ -9,7 +9,7 @@ from functools import lru_cache
 from mimic_wds.pairs import Kind
 
 MANIFEST_NAME = "manifest.json"
-SCENES_NAME = "scenes.jsonl"  #: what became of each scene
+SCENES_NAME = "scenes.jsonl"  #: what became of each scene; see `scenes_name`
 REPORT_NAME = "build-report.json"  #: how the last build went: times, rates; not part of what is described
 CARD_NAME = "README.md"  #: the next four are written from the manifest (card.py)
 FIGURE_NAME = "composition.svg"
@@ -60,6 +60,16 @@ def shard_name(dataset: str, number: int) -> str:
 def is_shard_name(dataset: str, name: str) -> bool:
     """True if `name` names a shard of `dataset`."""
     return re.fullmatch(re.escape(dataset) + r"-[0-9]{6,}\.tar", name) is not None
+
+
+def shard_number(name: str) -> int:
+    """The number in the file name of a shard."""
+    return int(name.removesuffix(".tar").rpartition("-")[2])
+
+
+def scenes_name(generation: int) -> str:
+    """File name of what a generation says of its scenes: "scenes.jsonl", "scenes-000001.jsonl", ..."""
+    return f"scenes-{generation:06d}.jsonl" if generation else SCENES_NAME
 
 
 def index_name(shard: str) -> str:

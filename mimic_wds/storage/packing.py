@@ -7,6 +7,7 @@ needs the space of its shards and of one more.
 
 import hashlib
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 
 from mimic_wds.pairs import DropReason
 from mimic_wds.storage.index import index_path, write_index
-from mimic_wds.storage.layout import SCENES_NAME, prefix_of, shard_name
+from mimic_wds.storage.layout import prefix_of, scene_prefix, scenes_name, shard_name, shard_number
 from mimic_wds.storage.manifest import (
     Histogram,
     Manifest,
@@ -24,10 +25,12 @@ from mimic_wds.storage.manifest import (
     dataset_id,
     format_version,
     histogram,
+    manifest_hash,
+    read_manifest,
     write_manifest,
 )
 from mimic_wds.storage.reader import Shard
-from mimic_wds.storage.scenes import SceneOutcome, Totals, read_scenes, write_scenes
+from mimic_wds.storage.scenes import SceneOutcome, Totals, scene_lines, write_scenes
 from mimic_wds.storage.staging import StagedScene, read_staged, remove_samples, scene_tar
 from mimic_wds.storage.tar import END
 from mimic_wds.storage.writer import ShardWriter
@@ -59,32 +62,55 @@ def pack(
 
     A shard is closed before a sample that would take it past `max_shard_bytes` (one sample always fits).
     `description` gives the manifest's criteria, versions and licences, of images also kind and classes. With `base`,
-    the manifest that is there, new shards are added as its next generation, and a scene that it lists takes its new
-    outcome; of those scenes the samples whose keys are `known` are in its shards already. Of two samples with the same
-    key the second is dropped.
+    the manifest that is there, new shards are added as its next generation (none, and nothing is written, if that would
+    say nothing new). `known` are the keys in its shards: a sample with one of them is there already if its scene is one
+    of those that had failed, which take their new outcomes; otherwise, as of two new samples with the same key, the
+    second is dropped.
     The result depends on nothing but the staged scenes and these arguments.
-    Raises OutputError when `out` is full, ValueError when a staged file is missing.
+    Raises OutputError when `out` is full, ValueError when a staged file is missing or the manifest is no longer `base`.
     """
-    settled = _Settled(staging, num_scenes, known)
-    first, generation = (len(base.shards), base.generation + 1) if base else (0, 0)
+    settled = _Settled(staging, num_scenes, known, frozenset(base.failed_scenes if base else ()))
+    first, generation = (_next_number(base), base.generation + 1) if base else (0, 0)
     shards: list[ShardInfo] = []
     for number, samples in enumerate(_cut(iter(settled), max_shard_bytes), start=first):
         path = out / shard_name(name, number)
         shards.append(_packed_already(path, samples, generation) or _write_shard(path, staging, samples, generation))
         for scene in {sample.number for sample in samples} - {samples[-1].number}:
             remove_samples(staging, scene)
-    totals = write_scenes(out / SCENES_NAME, _merged(out / SCENES_NAME if base else None, settled.outcomes()))
+    totals = write_scenes(out / scenes_name(generation), settled.outcomes())
+    if base is not None:
+        totals = _sums(scene_lines(out, generation))
     manifest = _describe(name, shards, totals, histogram(settled.overlaps), description, base)
+    if base is not None and replace(manifest, generation=base.generation) == base:
+        (out / scenes_name(generation)).unlink()
+        return base
+    if base is not None and manifest_hash(read_manifest(out)) != manifest_hash(base):
+        raise ValueError(f"{out}: another run has changed the data set meanwhile; run the same command again")
     write_manifest(out, manifest)
     return manifest
+
+
+def _next_number(base: Manifest) -> int:
+    """Of the first new shard."""
+    return 1 + max((shard_number(shard.name) for shard in base.shards), default=-1)
+
+
+def _sums(outcomes: Iterator[SceneOutcome]) -> Totals:
+    totals = Totals()
+    for outcome in outcomes:
+        totals.add(outcome)
+    return totals
 
 
 class _Settled:
     """The staged scenes one by one, with equal keys resolved; only a number per scene is held in memory."""
 
-    def __init__(self, staging: Path, num_scenes: int, known: Set[str]):
+    def __init__(self, staging: Path, num_scenes: int, known: Set[str], again: Set[str]):
+        """`again` are the scenes, as "source/scene", that `known` samples may be of."""
         self._staging = staging
         self._known = known
+        self._again = again
+        self._there = Counter(map(prefix_of, known))  # samples in shards, per scene
         self._suspects = _same_prefix(staging, num_scenes)
         self._num_scenes = num_scenes
         self._duplicates: dict[int, int] = {}  # scene -> samples that are dropped
@@ -95,9 +121,10 @@ class _Settled:
         seen: set[str] = set()
         for number in range(self._num_scenes):
             staged = _read(self._staging, number)
+            is_again = _name(staged) in self._again
             new = []
             for place, key in enumerate(staged.keys):
-                if key in seen:
+                if key in seen or (key in self._known and not is_again):
                     self._duplicates[number] = self._duplicates.get(number, 0) + 1
                 elif key not in self._known:
                     new.append(place)
@@ -111,13 +138,23 @@ class _Settled:
     def outcomes(self) -> Iterator[SceneOutcome]:
         """The outcome of every scene (after all samples)."""
         for number in range(self._num_scenes):
-            yield _outcome(_read(self._staging, number), self._duplicates.get(number, 0))
+            staged = _read(self._staging, number)
+            outcome = _outcome(staged, self._duplicates.get(number, 0))
+            if _name(staged) in self._again:  # what its first run gave is kept, whether or not it comes out again
+                there = self._there[scene_prefix(outcome.source, outcome.scene)]
+                found = sum(key in self._known for key in staged.keys)
+                outcome = replace(outcome, kept=outcome.kept + max(0, there - found))
+            yield outcome
 
 
 def _read(staging: Path, number: int) -> StagedScene:
     staged = read_staged(staging, number)
     assert staged is not None, f"scene {number} is not staged"
     return staged
+
+
+def _name(staged: StagedScene) -> str:
+    return f"{staged.scene.source}/{staged.scene.name}"
 
 
 def _same_prefix(staging: Path, num_scenes: int) -> Set[int]:
@@ -199,17 +236,6 @@ def _outcome(staged: StagedScene, duplicates: int) -> SceneOutcome:
         views=staged.counts.views,
         error=staged.error.replace(staged.scene.path, staged.scene.name),  # no paths of this machine
     )
-
-
-def _merged(before: Path | None, outcomes: Iterator[SceneOutcome]) -> Iterator[SceneOutcome]:
-    """The lines of a file that is there, each scene with its new outcome if it has one, then the new scenes."""
-    if before is None:
-        yield from outcomes
-        return
-    new = {outcome.name: outcome for outcome in outcomes}
-    for outcome in read_scenes(before):
-        yield new.pop(outcome.name, outcome)
-    yield from new.values()
 
 
 def _describe(

@@ -1,4 +1,8 @@
-"""`scenes.jsonl`: one line per scene of a data set, what became of it; the manifest's counts are their sums."""
+"""`scenes.jsonl`: one line per scene of a data set, what became of it; the manifest's counts are their sums.
+
+A later generation writes its lines to a file of its own, `scenes-000001.jsonl` and so on, which never changes either:
+the line of a scene that has one in several files is that of the last. So the manifest alone decides which lines hold.
+"""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -8,6 +12,7 @@ import msgspec
 
 from mimic_wds.pairs import Counts
 from mimic_wds.storage.files import atomic_write
+from mimic_wds.storage.layout import SCENES_NAME, scenes_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +68,19 @@ def read_scenes(path: Path) -> Iterator[SceneOutcome]:
                 yield decoder.decode(line)
             except msgspec.MsgspecError as error:
                 raise ValueError(f"{path}: line {number}: {error}") from None
+
+
+def scene_lines(folder: Path, generation: int) -> Iterator[SceneOutcome]:
+    """The lines that hold in a generation, each scene where it was first named. Memory: those of later generations.
+
+    Raises ValueError naming file and line.
+    """
+    later: dict[str, SceneOutcome] = {}
+    for number in range(1, generation + 1):
+        later.update((outcome.name, outcome) for outcome in read_scenes(folder / scenes_name(number)))
+    for outcome in read_scenes(folder / SCENES_NAME):
+        yield later.pop(outcome.name, outcome)
+    yield from later.values()
 
 
 def write_scenes(path: Path, outcomes: Iterable[SceneOutcome]) -> Totals:
