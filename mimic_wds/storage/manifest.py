@@ -89,16 +89,23 @@ def read_manifest(path: Path) -> Manifest:
     if not path.exists():
         raise ValueError(f"{path}: no such data set; expected a folder with a {MANIFEST_NAME}")
     try:
-        plain = msgspec.json.decode(file.read_bytes())
+        data = file.read_bytes()
     except FileNotFoundError:
         raise ValueError(f"{path}: no {MANIFEST_NAME} here: not a data set, or its build is unfinished") from None
+    return decode_manifest(data, str(file))
+
+
+def decode_manifest(data: bytes, file: str) -> Manifest:
+    """The manifest in `data`, which came from `file`. Raises ValueError naming it and what is wrong."""
+    try:
+        plain = msgspec.json.decode(data)
     except (msgspec.DecodeError, RecursionError) as error:
         raise ValueError(f"{file}: not valid JSON: {error}") from None
     version = plain.get("format_version") if isinstance(plain, dict) else None
     if version not in FORMAT_VERSIONS:
         known = " and ".join(map(str, FORMAT_VERSIONS))
         raise ValueError(f"{file}: format version {version!r}; this program reads versions {known}")
-    manifest = from_mapping(Manifest, plain, str(file))
+    manifest = from_mapping(Manifest, plain, file)
     if version != format_version(manifest.kind, manifest.maps, manifest.truth):
         raise ValueError(f"{file}: format version {version} does not hold {manifest.kind} like these")
     if [name for name in MAPS if name in manifest.maps] != manifest.maps:
@@ -107,7 +114,7 @@ def read_manifest(path: Path) -> Manifest:
     return manifest
 
 
-def _check_names(manifest: Manifest, file: Path) -> None:
+def _check_names(manifest: Manifest, file: str) -> None:
     """Raise ValueError for a shard listed twice, or of another name than NAME-000000.tar: no path leads elsewhere."""
     try:
         check_dataset_name(manifest.name)
