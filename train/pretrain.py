@@ -32,7 +32,7 @@ try:
     from mimic_wds.training.banner import banner
     from mimic_wds.training.batches import BatchPlan, plan_batches, step_noise
     from mimic_wds.training.config import RunConfig, read_config
-    from mimic_wds.training.engine import SkipGuard, TrainingDiverged, build_accelerator, optimizer_step
+    from mimic_wds.training.engine import SkipGuard, TrainingDiverged, build_accelerator, optimizer_step, slow_precision
     from mimic_wds.training.inputs import model_inputs, step_draws
     from mimic_wds.training.meters import Meter
     from mimic_wds.training.optimizer import build_optimizer
@@ -266,6 +266,8 @@ def show_plan(
         output=str(output),
     )
     print(text, flush=True)
+    if warning := slow_precision(config.run.precision, accelerator.device):
+        print(f"pretrain: {warning}", file=sys.stderr, flush=True)
 
 
 def save_picture(

@@ -54,6 +54,13 @@ def build_accelerator(precision: str, *, cpu: bool = False) -> Accelerator:
     return accelerator
 
 
+def slow_precision(precision: str, device: torch.device) -> str:
+    """A warning where the device has no arithmetic of this precision and makes do with a far slower one, else ""."""
+    if precision != "bf16" or device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return ""
+    return "this CPU does not compute in bf16: the run is many times slower than with --set run.precision=no"
+
+
 def optimizer_step(
     accelerator: Accelerator,
     model: nn.Module,
