@@ -3,14 +3,15 @@
     python train/pretrain.py train/configs/demo.toml --data shards/demo                            (one device)
     accelerate launch --multi_gpu train/pretrain.py train/configs/croco_vitb16.toml --data DIR     (all GPUs)
 
-Writes to the output folder: checkpoint-STEP/, log.jsonl, tensorboard/ and, at the end, reconstructions.png.
+Writes to the output folder: checkpoint-STEP/, log.jsonl, tensorboard/, skipped.jsonl (steps without a finite loss or
+gradient, and what they saw) and, at the end, reconstructions.png.
 Exit codes: 0 done, 1 failed, 2 wrong arguments, config or data, 130 interrupted (a checkpoint is saved; use --resume).
 """
 
 import argparse
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from itertools import islice
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import TypeAlias, Unpack
 try:
     import torch
     from accelerate import Accelerator
+    from accelerate.utils import gather_object
     from torch import Tensor
 
     from mimic_wds.loading.batch import ImageBatch, PairBatch
@@ -102,13 +104,13 @@ def train(
         while step < last_step and not stopped:
             epoch, done = divmod(step, per_epoch)
             batches = stack.enter_context(closing(read(loader, epoch, done)))
-            arriving = (normalized(batch, device) for batch in meter.watch(batches))
+            arriving = meter.watch(batches)
 
             for step in range(epoch * per_epoch + done + 1, min(last_step, (epoch + 1) * per_epoch) + 1):
                 lr = config.learning_rate((step - 1) / per_epoch)
                 set_learning_rate(optimizer, lr)
-                draws = step_draws(config, step - 1)
-                inputs = (model_inputs(config, *images, draws) for images in islice(arriving, plan.accumulation))
+                draws, keys = step_draws(config, step - 1), list[str]()
+                inputs = feed(islice(arriving, plan.accumulation), config, draws, device, keys)
                 result = optimizer_step(
                     accelerator,
                     model,
@@ -122,11 +124,13 @@ def train(
                 warning = guard.observe(result, bare, step=step, lr=lr, precision=run.precision)
                 stopped = result.stop
 
+                all_keys = gather_object(keys) if warning else []
                 if trackers and (step in (1, last_step) or step % run.log_every == 0 or warning):
                     speed = meter.read()
                     trackers.log(LogRecord.of(result, step=step, steps_per_epoch=per_epoch, lr=lr, speed=speed))
                     if warning:
                         print(warning, file=sys.stderr, flush=True)
+                        trackers.skipped(step, result.skipped, all_keys)
                 if stopped or step == last_step or step % (run.checkpoint_every or per_epoch) == 0:
                     if is_main:
                         state = checkpoint.TrainState(
@@ -231,6 +235,15 @@ def normalized(batch: PairBatch | ImageBatch, device: torch.device) -> tuple[Ten
     if isinstance(batch, ImageBatch):
         return normalize(batch.image, device), None, batch.rows
     return normalize(batch.image0, device), normalize(batch.image1, device), batch.rows
+
+
+def feed(
+    batches: Iterable[PairBatch | ImageBatch], config: RunConfig, draws: Tensor, device: torch.device, keys: list[str]
+) -> Iterator[tuple[Tensor, ...]]:
+    """What the model is called with, one micro-batch at a time; notes the keys of the samples in `keys`."""
+    for batch in batches:
+        keys.extend(batch.keys)
+        yield model_inputs(config, *normalized(batch, device), draws)
 
 
 def read(loader: AnyLoader, epoch: int, first_step: int) -> Iterator[PairBatch | ImageBatch]:

@@ -6,6 +6,7 @@
 import json
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from mimic_wds.training.engine import StepResult
 
 LOG_NAME = "log.jsonl"
 TENSORBOARD_NAME = "tensorboard"
+SKIPPED_NAME = "skipped.jsonl"  #: a line per step that left the weights alone, with the keys of its samples
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,7 @@ class Trackers:
         """Open the logs in `output`; what they say about steps after `start_step` is dropped (the run repeats them)."""
         output.mkdir(parents=True, exist_ok=True)
         truncate_log(output / LOG_NAME, start_step)
+        self._output = output
         self._file = (output / LOG_NAME).open("a", encoding="utf-8")
         self._board = SummaryWriter(str(output / TENSORBOARD_NAME), purge_step=start_step + 1)
         self._total = total_steps
@@ -67,6 +70,11 @@ class Trackers:
         for name in ("loss", "lr", "grad_norm", "pairs_per_s", "loader_wait"):
             self._board.add_scalar(name, getattr(record, name), record.step)
         print(console_line(record, self._total), flush=True)
+
+    def skipped(self, step: int, reason: str, keys: Sequence[str]) -> None:
+        """Note what a step saw whose loss or gradient was not finite, over all processes."""
+        with (self._output / SKIPPED_NAME).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, "reason": reason, "keys": list(keys)}) + "\n")
 
     def close(self) -> None:
         """Flush and close the files."""

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from samples import make_data_set, make_image, make_image_set
 
+from mimic_wds.loading.dataset import PairDataset
 from mimic_wds.training.checkpoint import latest, load_model, read_state
 from mimic_wds.training.trackers import read_log
 
@@ -201,7 +202,7 @@ def test_resuming_on_other_data_is_refused(straight, pretrain, config_file, tmp_
 
 
 def test_a_run_that_never_has_a_finite_loss_fails_with_advice(
-    script, pretrain, config_file, tmp_path, monkeypatch, capsys
+    script, pretrain, pairs, config_file, tmp_path, monkeypatch, capsys
 ):
     inputs = script.model_inputs
 
@@ -215,6 +216,11 @@ def test_a_run_that_never_has_a_finite_loss_fails_with_advice(
     assert "That were 2 steps in a row (run.max_skipped_steps)" in printed.err
     assert latest(tmp_path) is None
     assert json.loads((tmp_path / "log.jsonl").read_text().splitlines()[0])["skipped"] == "loss"
+    (skipped,) = map(json.loads, (tmp_path / "skipped.jsonl").read_text().splitlines())  # the second one ended the run
+    assert (skipped["step"], skipped["reason"]) == (1, "loss")
+    with PairDataset(pairs) as dataset:
+        assert set(skipped["keys"]) < {dataset.read(index)[0] for index in range(len(dataset))}
+    assert len(set(skipped["keys"])) == len(skipped["keys"]) == 8
 
 
 def test_too_many_bad_samples_fail_with_one_message(pretrain, config_file, tmp_path, capsys):
