@@ -18,6 +18,8 @@ from mimic_wds.cli.import_ import import_
 from mimic_wds.cli.info import info
 from mimic_wds.cli.merge import merge
 from mimic_wds.cli.plan import plan
+from mimic_wds.cli.pull import pull
+from mimic_wds.cli.push import push
 from mimic_wds.cli.render_labels import render_labels
 from mimic_wds.cli.reshard import reshard
 from mimic_wds.cli.sample import sample
@@ -38,6 +40,8 @@ VERBS: dict[str, Callable[..., int]] = {
     "info": info,
     "merge": merge,
     "plan": plan,
+    "pull": pull,
+    "push": push,
     "render-labels": render_labels,
     "reshard": reshard,
     "sample": sample,
