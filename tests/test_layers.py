@@ -21,7 +21,7 @@ ALLOWED = {
     "models": {"settings"},
     "training": {"settings", "models"},
     "downstream": {"pairs", "settings", "loading", "models", "training"},
-    "cli": {"pairs", "settings", "sources", "geometry", "storage", "executors", "curation", "importing"},
+    "cli": {"pairs", "settings", "sources", "geometry", "storage", "executors", "curation", "importing", "loading"},
 }
 MAY_USE_TORCH = {"loading", "models", "training", "downstream"}
 TORCH = {"torch", "torchvision", "timm", "accelerate", "safetensors", "tensorboard", "torchmetrics"}

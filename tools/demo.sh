@@ -18,7 +18,7 @@ rm -rf "$out"
 show mimic-shard build --source video runs/demo-input --out "$out" -o "licence=rendered here from Apache-2.0 and CC0 textures"
 
 step "3/5  Check the shards and look at some pairs: matching patches have the same colour"
-show mimic-shard verify "$out"
+show mimic-shard verify "$out" --deep
 show mimic-shard show "$out" --num 6 --out "$out/pairs.png"
 
 step "4/5  Pretrain a small CroCo on the streamed shards"

@@ -6,22 +6,30 @@ import tyro
 
 from mimic_wds.cli.build import print_counts
 from mimic_wds.cli.console import say, table
+from mimic_wds.storage.browse import open_browser
 from mimic_wds.storage.manifest import Manifest, encode_manifest, read_manifest
 
 
-def info(folder: tyro.conf.Positional[Path], /, json: bool = False) -> int:
+def info(
+    data_set: tyro.conf.Positional[str], /, endpoint: str = "", anonymous: bool = False, json: bool = False
+) -> int:
     """Say what a data set holds: pairs or images, shards, criteria, overlaps, licences.
 
     Example: mimic-shard info shards/demo
 
     Args:
-        folder: Folder of the data set.
+        data_set: Folder of the data set, or s3://, gs://, az://, https:// or hf://datasets/ URL.
+        endpoint: Address of an S3-compatible service; default: AWS_ENDPOINT_URL, or the provider's own.
+        anonymous: Send no credentials, for public buckets.
         json: Print the manifest as JSON instead.
 
     Returns:
         0
     """
-    manifest = read_manifest(folder)
+    if "://" in str(data_set):
+        manifest = open_browser(data_set, endpoint=endpoint, anonymous=anonymous).manifest
+    else:
+        manifest = read_manifest(Path(data_set))
     if json:
         print(encode_manifest(manifest).decode())
         return 0

@@ -10,12 +10,14 @@ import tyro
 
 from mimic_wds.cli.build import build
 from mimic_wds.cli.card import card
+from mimic_wds.cli.cat import cat
 from mimic_wds.cli.console import error
 from mimic_wds.cli.dedup import dedup
 from mimic_wds.cli.extend import extend
 from mimic_wds.cli.filter import filter_
 from mimic_wds.cli.import_ import import_
 from mimic_wds.cli.info import info
+from mimic_wds.cli.ls import ls
 from mimic_wds.cli.merge import merge
 from mimic_wds.cli.plan import plan
 from mimic_wds.cli.pull import pull
@@ -33,11 +35,13 @@ DONE, FAILED, USAGE, INCOMPLETE, INTERRUPTED = 0, 1, 2, 3, 130
 VERBS: dict[str, Callable[..., int]] = {
     "build": build,
     "card": card,
+    "cat": cat,
     "dedup": dedup,
     "extend": extend,
     "filter": filter_,
     "import": import_,
     "info": info,
+    "ls": ls,
     "merge": merge,
     "plan": plan,
     "pull": pull,

@@ -42,11 +42,6 @@ def pull(
         0
     """
     check_workers(workers)
-    if url.startswith("hf://"):
-        from mimic_wds.storage.hub import pull_hub
-
-        pull_hub(url, folder, dry_run=dry_run, workers=workers)
-        return 0
     place = open_place(url, endpoint=endpoint, anonymous=anonymous)
     with FileLines(quiet=json or dry_run) as lines:
         how = How(workers=workers, replace=replace, check=check, dry_run=dry_run, progress=lines.step)

@@ -39,14 +39,14 @@ def push(
         0
     """
     check_workers(workers)
-    if url.startswith("hf://"):
-        from mimic_wds.storage.hub import push_hub
-
-        push_hub(folder, url, dry_run=dry_run, workers=workers)
-        return 0
-    place = open_target(url, endpoint=endpoint, make=not dry_run)
     with FileLines(quiet=json or dry_run) as lines:
-        how = How(workers=workers, replace=replace, check=check, dry_run=dry_run, progress=lines.step)
-        report = push_data_set(folder, place, how)
+        if url.startswith("hf://"):
+            from mimic_wds.storage.hub import push_hub
+
+            report = push_hub(folder, url, dry_run=dry_run, workers=workers, replace=replace, progress=lines.step)
+        else:
+            place = open_target(url, endpoint=endpoint, make=not dry_run)
+            how = How(workers=workers, replace=replace, check=check, dry_run=dry_run, progress=lines.step)
+            report = push_data_set(folder, place, how)
     show(report, str(folder), report.url, json)
     return 0

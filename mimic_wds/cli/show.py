@@ -9,29 +9,32 @@ import tyro
 from mimic_wds.cli.console import say
 from mimic_wds.cli.pictures import facts, image_picture, pair_picture
 from mimic_wds.pairs import PairSample
+from mimic_wds.storage.browse import Browser, open_browser
 from mimic_wds.storage.files import atomic_write
-from mimic_wds.storage.manifest import read_manifest
-from mimic_wds.storage.reader import Shard, open_shards
 
 
 def show(
-    folder: tyro.conf.Positional[Path],
+    data_set: tyro.conf.Positional[str],
     /,
     out: Path = Path("pairs.png"),
     num: int = 6,
     seed: int = 0,
     key: str = "",
+    endpoint: str = "",
+    anonymous: bool = False,
 ) -> int:
     """Draw samples of a data set: of pairs both views, with matching patches in the same colour.
 
     Example: mimic-shard show shards/demo --num 8 --out pairs.png
 
     Args:
-        folder: Folder of the data set.
+        data_set: Folder of the data set, or s3://, gs://, az://, https:// or hf://datasets/ URL.
         out: The picture to write (PNG or JPEG).
         num: How many pairs or images.
         seed: Which random ones.
         key: Draw this one instead.
+        endpoint: Address of an S3-compatible service; default: AWS_ENDPOINT_URL, or the provider's own.
+        anonymous: Send no credentials, for public buckets.
 
     Returns:
         0
@@ -40,28 +43,22 @@ def show(
         raise ValueError(f"--num must be 1 or more, got {num}")
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise ValueError(f"{out}: expected a name ending in .png or .jpg")
-    manifest = read_manifest(folder)
-    shards, noun = open_shards(folder, manifest), manifest.kind.removesuffix("s")
-    places = [(shard, i) for shard in shards for i in range(len(shard))]
-    if not places:
-        raise ValueError(f"{folder}: the data set holds no {noun}s")
+    browser = open_browser(data_set, endpoint=endpoint, anonymous=anonymous)
+    if not len(browser):
+        raise ValueError(f"{data_set}: the data set holds no {browser.noun}s")
     if key:
-        chosen = [place for place in places if place[0].key(place[1]) == key]
-        if not chosen:
-            raise ValueError(f"{folder}: no {noun} has the key {key!r}")
+        chosen = [browser.find(key)]
     else:
-        picked = np.random.default_rng(seed).permutation(len(places))[:num]
-        chosen = [places[i] for i in sorted(picked)]
-    _write(out, np.vstack([_draw(shard, i) for shard, i in chosen]))
-    for shard in shards:
-        shard.close()
-    say(f"{len(chosen)} {noun}(s) drawn in {out}")
+        chosen = sorted(np.random.default_rng(seed).permutation(len(browser))[:num].tolist())
+    _write(out, np.vstack([_draw(browser, number) for number in chosen]))
+    say(f"{len(chosen)} {browser.noun}(s) drawn in {out}")
     return 0
 
 
-def _draw(shard: Shard, index: int) -> np.ndarray:
-    sample = shard.sample(index)
-    say(f"{sample.key}  {facts(sample)}  {shard.path.name}[{index}]")
+def _draw(browser: Browser, number: int) -> np.ndarray:
+    sample = browser.sample(number)
+    shard, place = browser.locate(number)
+    say(f"{sample.key}  {facts(sample)}  {browser.manifest.shards[shard].name}[{place}]")
     return pair_picture(sample) if isinstance(sample, PairSample) else image_picture(sample)
 
 

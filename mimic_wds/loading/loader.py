@@ -4,10 +4,11 @@ Threads, not processes: decoding releases Python's lock, and handing pixels from
 decoding them.
 """
 
+import sys
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from threading import Lock
+from pathlib import Path
 from typing import Any, Generic, Required, TypedDict, TypeVar
 
 import numpy as np
@@ -15,8 +16,11 @@ from numpy.typing import NDArray
 
 from mimic_wds.loading.dataset import Dataset
 from mimic_wds.loading.decoding import BadSample
+from mimic_wds.loading.faults import FaultCounts, FaultPolicy, write_faults
 from mimic_wds.loading.memory import PixelMemory
-from mimic_wds.loading.order import Order, rank_rows
+from mimic_wds.loading.mixing import Mixture
+from mimic_wds.loading.order import Order, Tail, rank_rows
+from mimic_wds.loading.state import adapted_order, adapted_position, exact_position, make_state
 
 #: Micro-batches that are decoded ahead of the one the model works on.
 LOOK_AHEAD = 3
@@ -28,6 +32,8 @@ SAMPLES_PER_TASK = 8
 #: A bad sample is replaced by the next good one; after so many in a row the data set is broken.
 MAX_TRIES = 100
 
+#: The policy unless another is given.
+SKIP = FaultPolicy()
 
 Batch = TypeVar("Batch")
 
@@ -42,7 +48,11 @@ class Share(TypedDict, total=False):
     accumulation: int
     num_threads: int
     pin_memory: bool
-    max_faults: int | None
+    lanes: int | None
+    window: int | None
+    tail: Tail
+    order: Order | Mixture | None
+    policy: FaultPolicy
 
 
 class Pending(Generic[Batch]):
@@ -65,10 +75,10 @@ class Pending(Generic[Batch]):
 class Loader(Generic[Batch]):
     """Gives one rank its share of every global batch, in micro-batches.
 
-    The order is `Order`'s: it does not depend on ranks, accumulation or threads. A sample that cannot be decoded is
-    counted in `faults` by reason and replaced by the next good one of the data set (by number; the first follows the
-    last), with all that was drawn for the bad one: the same replacement for any ranks and threads.
-    More than `max_faults` different bad samples (default: one in a thousand, at least 10) raise RuntimeError.
+    The order is `Order`'s, or a `Mixture`'s: it does not depend on ranks, accumulation or threads. A sample that cannot
+    be decoded is counted by reason and replaced by the next good one of the data set (by number; the first follows the
+    last), with all that was drawn for the bad one: the same replacement for any ranks and threads. More different bad
+    samples than `policy` bears (default: one in a thousand, at least 10) raise RuntimeError.
 
     Batches are never overwritten (`PixelMemory`). Never hand a loader to `accelerator.prepare()`: it shares out the
     data itself.
@@ -86,25 +96,39 @@ class Loader(Generic[Batch]):
         accumulation: int = 1,
         num_threads: int = 2,
         pin_memory: bool = False,
-        max_faults: int | None = None,
+        lanes: int | None = None,
+        window: int | None = None,
+        tail: Tail = "drop",
+        order: Order | Mixture | None = None,
+        policy: FaultPolicy = SKIP,
     ):
-        """`pixels` is the shape of the pixels of so many samples.
+        """`pixels` is the shape of the pixels of so many samples; `lanes`, `window`, `tail` are `Order`'s.
 
+        An `order` is taken instead of one made of the manifest, with its own seed, lanes and window.
         Raises ValueError when the data set is smaller than a global batch, or ranks do not divide it. `pin_memory`
         needs CUDA; it lets batches be copied to the device while it computes.
         """
         if num_threads < 1:
             raise ValueError(f"decoding needs 1 thread or more, got num_threads = {num_threads}")
         self.dataset = dataset
-        self.order = Order(len(dataset), global_batch, seed)
+        self.order = order or Order(
+            [shard.samples for shard in dataset.manifest.shards],
+            global_batch,
+            seed,
+            lanes=lanes,
+            window=window,
+            tail=tail,
+        )
+        if self.order.global_batch != global_batch:
+            raise ValueError(f"the order has global batches of {self.order.global_batch}, the loader of {global_batch}")
+        self.rank = rank
         self.rows = rank_rows(global_batch, world_size, rank, accumulation)
         self.num_threads = num_threads
-        self.max_faults = max(10, len(dataset) // 1000) if max_faults is None else max_faults
+        self.budget = policy.budget(len(dataset))  #: different bad samples that are borne
         num_rows = self.rows.shape[1]
         self._task_size = max(1, min(SAMPLES_PER_TASK, num_rows // num_threads))
         self._memory = PixelMemory(pixels(num_rows), keep=LOOK_AHEAD + 2, pinned=pin_memory)
-        self._bad: dict[int, str] = {}
-        self._lock = Lock()
+        self.fault_counts = FaultCounts()
         self._position = (0, 0)
 
     @property
@@ -114,37 +138,35 @@ class Loader(Generic[Batch]):
 
     @property
     def faults(self) -> Counter[str]:
-        """Samples that could not be used, by reason; each counts once however often it was met."""
-        with self._lock:
-            return Counter(self._bad.values())
+        """Samples that could not be used, by reason; each counts once however often it was met by this rank."""
+        return self.fault_counts.counts
+
+    def write_faults(self, path: Path, gathered: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Write an account of bad samples as JSON: of this rank, or of all that gave `fault_counts.as_plain()`."""
+        total = FaultCounts.from_plain(gathered or [self.fault_counts.as_plain()])
+        write_faults(path, total, num_samples=len(self.dataset))
+
+    def seen(self) -> dict[str, int]:
+        """Samples that all ranks have given up to here, by source of a mixture (else "all"), over all epochs."""
+        return self.order.seen(*self._position)
 
     def state(self) -> dict[str, Any]:
         """Where the loader is: epoch and next step, with what they refer to. Plain JSON."""
-        epoch, step = self._position
-        return {
-            "manifest": self.dataset.hash,
-            "seed": self.order.seed,
-            "global_batch": self.order.global_batch,
-            "epoch": epoch,
-            "step": step,
-        }
+        return make_state(self.dataset.hash, self.order, self._position)
 
-    def load_state(self, state: Mapping[str, Any]) -> tuple[int, int]:
-        """Take up a state; returns (epoch, step) to go on from.
+    def load_state(self, state: Mapping[str, Any], *, adapt: bool = False) -> tuple[int, int]:
+        """Take up a state; returns (epoch, step) to go on from. Ranks, accumulation and threads may be others.
 
-        Raises ValueError when it belongs to another data set, seed or global batch, or is no state at all.
+        Raises ValueError when it belongs to another data set, seed, global batch, lanes, window or mixture, or is no
+        state at all. With `adapt` these may be others too: see `adapted_position`; what is done is said on stderr.
         """
-        own = self.state()
-        for name in ("manifest", "seed", "global_batch"):
-            if state.get(name) != own[name]:
-                raise ValueError(
-                    f"this run was at another {name} ({state.get(name)}) than the one given now ({own[name]}): "
-                    f"resume with the same data set ({self.dataset.folder}), seed and global batch"
-                )
-        epoch, step = state.get("epoch"), state.get("step")
-        if type(epoch) is not int or type(step) is not int or epoch < 0 or not 0 <= step < self.steps_per_epoch:
-            steps = self.steps_per_epoch
-            raise ValueError(f"no state of this loader: epoch {epoch!r}, step {step!r}; an epoch has {steps} steps")
+        if adapt:
+            self.order = adapted_order(state, self.order)
+            epoch, step, note = adapted_position(state, self.dataset.hash, self.order)
+        else:
+            epoch, step, note = exact_position(state, self.dataset.hash, self.order, self.dataset.folder)
+        if note and self.rank == 0:
+            print(note, file=sys.stderr, flush=True)
         self._position = (epoch, step)
         return self._position
 
@@ -157,6 +179,8 @@ class Loader(Generic[Batch]):
         if epoch < 0 or not 0 <= start_step < self.steps_per_epoch:
             raise ValueError(f"no step {start_step} of epoch {epoch}: an epoch has {self.steps_per_epoch} steps")
         self._position = (epoch, start_step)
+        if expect := getattr(self.dataset, "expect", None):  # a remote data set fetches ahead
+            expect(self.order.shards_ahead(epoch, start_step, self.rows.ravel()))
         return self._batches(epoch, start_step)
 
     def _pending(self, epoch: int, rows: NDArray[np.int64], indices: NDArray[np.int64]) -> Pending[Batch]:
@@ -180,7 +204,7 @@ class Loader(Generic[Batch]):
 
     def _start(self, pool: ThreadPoolExecutor, epoch: int, step: int, rows: NDArray[np.int64]) -> Pending[Batch]:
         """Have a micro-batch decoded."""
-        indices = self.order.batch(epoch, step)[rows]
+        indices = self.order.at(epoch, step, rows)
         pending = self._pending(epoch, rows, indices)
         work = list(enumerate(indices.tolist()))
         tasks = (work[start : start + self._task_size] for start in range(0, len(work), self._task_size))
@@ -204,7 +228,7 @@ class Loader(Generic[Batch]):
             else:
                 raise RuntimeError(
                     f"{self.dataset.folder}: {MAX_TRIES} samples in a row cannot be used, the first is "
-                    f"{self._describe(index)}"
+                    f"{self._describe(index)[1]}"
                 )
 
     def _load_one(self, pending: Pending[Batch], place: int, index: int) -> bool:
@@ -225,17 +249,19 @@ class Loader(Generic[Batch]):
 
     def _note(self, index: int, reason: str) -> None:
         """Count a bad sample; raise when there are too many."""
-        with self._lock:
-            self._bad[index] = reason
-            too_many = len(self._bad) > self.max_faults
-            counts = dict(Counter(self._bad.values()))
-        if too_many:
+        key, where = self._describe(index)
+        number = self.fault_counts.add(index, reason, key)
+        if number > self.budget:
             raise RuntimeError(
-                f"more than {self.max_faults} samples cannot be used ({counts}), the last one is "
-                f"{self._describe(index)}: run `mimic-shard verify {self.dataset.folder}`"
+                f"more than {self.budget} samples cannot be used ({dict(self.faults)}), the last one is {where}: "
+                f"run `mimic-shard verify {self.dataset.folder}`"
             )
 
-    def _describe(self, index: int) -> str:
-        """A sample's key and shard, for people."""
+    def _describe(self, index: int) -> tuple[str, str]:
+        """A sample's key, and with its shard for people; its number where not even its key can be read."""
         shard, place = self.dataset.locate(index)
-        return f"{shard.key(place)} in {shard.path}"
+        try:
+            key = shard.key(place)
+        except (ValueError, OSError):
+            key = f"number {place}"
+        return key, f"{key} in {shard.path}"

@@ -58,9 +58,15 @@ def write_index(path: Path, index: Index) -> None:
 def read_index(path: Path) -> Index:
     """Read an index. Raises ValueError naming the file when it is missing, no index, or not one of gapless members."""
     try:
-        spans = decode_array(path.read_bytes(), str(path))
+        data = path.read_bytes()
     except FileNotFoundError:
         raise ValueError(f"{path}: the shard's index is missing") from None
+    return decode_index(data, str(path))
+
+
+def decode_index(data: bytes, path: str) -> Index:
+    """The index in `data`, which came from `path`. Raises ValueError naming it."""
+    spans = decode_array(data, path)
     if spans.dtype != np.int64 or spans.ndim != 3 or not _FEWEST <= spans.shape[1] <= _MOST or spans.shape[2] != 2:
         raise ValueError(f"{path}: expected int64 of shape (N, members, 2), got {spans.dtype} {spans.shape}")
     if len(spans) == 0:

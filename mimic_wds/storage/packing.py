@@ -30,7 +30,7 @@ from mimic_wds.storage.manifest import (
     write_manifest,
 )
 from mimic_wds.storage.reader import Shard
-from mimic_wds.storage.scenes import SceneOutcome, Totals, scene_lines, write_scenes
+from mimic_wds.storage.scenes import SceneOutcome, Totals, scene_lines, totals_of, write_scenes
 from mimic_wds.storage.staging import StagedScene, read_staged, remove_samples, scene_tar
 from mimic_wds.storage.tar import END
 from mimic_wds.storage.writer import ShardWriter
@@ -79,7 +79,7 @@ def pack(
             remove_samples(staging, scene)
     totals = write_scenes(out / scenes_name(generation), settled.outcomes())
     if base is not None:
-        totals = _sums(scene_lines(out, generation))
+        totals = totals_of(scene_lines(out, generation))
     manifest = _describe(name, shards, totals, histogram(settled.overlaps), description, base)
     if base is not None and replace(manifest, generation=base.generation) == base:
         (out / scenes_name(generation)).unlink()
@@ -93,13 +93,6 @@ def pack(
 def _next_number(base: Manifest) -> int:
     """Of the first new shard."""
     return 1 + max((shard_number(shard.name) for shard in base.shards), default=-1)
-
-
-def _sums(outcomes: Iterator[SceneOutcome]) -> Totals:
-    totals = Totals()
-    for outcome in outcomes:
-        totals.add(outcome)
-    return totals
 
 
 class _Settled:

@@ -113,6 +113,10 @@ def open_place(
         return FolderPlace(Path(where))
     if where.startswith("file://"):
         return open_place(Path(where.removeprefix("file://")))
+    if where.startswith("hf://"):
+        from mimic_wds.storage.hub_place import open_hub
+
+        return open_hub(where, patience)
     return open_remote(where, endpoint=endpoint, anonymous=anonymous, patience=patience)
 
 

@@ -83,6 +83,14 @@ def scene_lines(folder: Path, generation: int) -> Iterator[SceneOutcome]:
     yield from later.values()
 
 
+def totals_of(outcomes: Iterable[SceneOutcome]) -> Totals:
+    """The sums of some lines."""
+    totals = Totals()
+    for outcome in outcomes:
+        totals.add(outcome)
+    return totals
+
+
 def write_scenes(path: Path, outcomes: Iterable[SceneOutcome]) -> Totals:
     """Write the lines atomically and return their sums."""
     totals, encoder = Totals(), msgspec.json.Encoder(order="deterministic")

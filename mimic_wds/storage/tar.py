@@ -4,9 +4,12 @@ Not `tarfile` for walking: it takes an archive that ends between two members for
 """
 
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
 
 BLOCK = 512
 END = bytes(2 * BLOCK)  #: two zero blocks end an archive
@@ -55,6 +58,32 @@ _EMPTY_SUM = sum(_EMPTY[:124]) + sum(_EMPTY[135:148]) + 8 * ord(" ") + sum(_EMPT
 def has_header(blocks: bytes, at: int, name: bytes, length: int) -> bool:
     """True if the header block at `at` is that of a member of this name and length."""
     return blocks[at : at + 100].rstrip(b"\0") == name and blocks[at + 124 : at + 135] == b"%011o" % length
+
+
+def keys_by_headers(data: bytes, spans: NDArray[np.int64], members: Sequence[str]) -> list[str] | None:
+    """The keys of samples, if every header has the name and the length that it should; None if one has another.
+
+    spans: (N, M, 2) where the data of each sample's members begin in `data`, and their lengths. It takes a tenth of the
+    time of `walk`, and looks at no other fields.
+    """
+    starts = spans[:, :, 0] - BLOCK
+    if starts.min() < 0 or int(starts.max()) + BLOCK > len(data):
+        return None
+    blocks = np.frombuffer(data, np.uint8)[starts[:, :, None] + np.arange(135)]  # (N, M, 135): up to the length's end
+    names = np.ascontiguousarray(blocks[:, :, :100]).view("S100")[:, :, 0]
+    keys = [name.partition(b".")[0] for name in names[:, 0].tolist()]
+    prefixes = np.array(keys, "S100")
+    for number, member in enumerate(members):
+        if (names[:, number] != np.char.add(prefixes, b"." + member.encode())).any():
+            return None
+    digits = blocks[:, :, 124:] - np.uint8(ord("0"))
+    if digits.max() > 7 or (digits.astype(np.float64) @ _OCTAL != spans[:, :, 1]).any():
+        return None
+    return [key.decode("ascii", "replace") for key in keys]
+
+
+#: Values of the octal digits of a length; all sums are below 2**53, so exact.
+_OCTAL = 8.0 ** np.arange(10, -1, -1)
 
 
 def walk(file: BinaryIO, size: int) -> Iterator[Member]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -85,7 +86,7 @@ def test_verify_holds_maps_against_homographies(data_set, tmp_path, capsys):
     from dataclasses import replace
 
     from mimic_wds.storage.index import write_index
-    from mimic_wds.storage.manifest import read_manifest, write_manifest
+    from mimic_wds.storage.manifest import dataset_id, read_manifest, write_manifest
     from mimic_wds.storage.reader import open_shards
     from mimic_wds.storage.writer import ShardWriter
 
@@ -98,8 +99,9 @@ def test_verify_holds_maps_against_homographies(data_set, tmp_path, capsys):
             writer.add(replace(sample, H_0to1=moved @ sample.H_0to1) if i == 1 else sample)
     shard.close()
     write_index((tmp_path / shard.path.name).with_suffix(".idx"), writer.index)
-    write_manifest(tmp_path, replace(manifest, shards=[writer.info()]))
-    assert run(["verify", str(tmp_path)]) == 1
+    write_manifest(tmp_path, replace(manifest, shards=[writer.info()], id=dataset_id([writer.info()])))
+    shutil.copy(data_set / "scenes.jsonl", tmp_path)
+    assert run(["verify", str(tmp_path), "--deep"]) == 1
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
     assert len(errors) == 1
     assert "are not those that the stored homography gives" in errors[0]
@@ -158,7 +160,8 @@ def test_sources_lists_every_source_with_its_options(capsys):
         (["build", "--recipe", "none.toml"], "none.toml: no such file"),
         (["build", "--recipe", "r.toml", "--source", "video"], "--recipe stands alone"),
         (["info", "EMPTY"], "no manifest.json here"),
-        (["verify", "nowhere"], "no such data set"),
+        (["verify", "nowhere"], "nowhere: no such folder"),
+        (["verify", "DATA", "--fast", "--deep"], "not both"),
         (["show", "DATA", "--out", "x.txt"], "expected a name ending in .png or .jpg"),
         (["show", "DATA", "--key", "none"], "no pair has the key 'none'"),
     ],

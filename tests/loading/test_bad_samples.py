@@ -8,6 +8,7 @@ import pytest
 from samples import SIDE, make_sample, shift_map
 
 from mimic_wds.loading.dataset import PairDataset
+from mimic_wds.loading.faults import FaultPolicy
 from mimic_wds.loading.order import swap_views
 from mimic_wds.loading.pairs import PairLoader
 
@@ -107,7 +108,7 @@ def test_the_replacement_is_the_same_for_any_ranks_and_threads(packed):
 
 def test_too_many_bad_samples_stop_the_run_by_name(packed):
     with PairDataset(packed(spoiled(3, image1_jpg=b"no picture"))) as dataset:
-        loader = PairLoader(dataset, global_batch=NUM_SAMPLES, max_faults=2)
+        loader = PairLoader(dataset, global_batch=NUM_SAMPLES, policy=FaultPolicy(share=0, count=2))
         bad = "|".join(make_sample(i).key for i in range(3))
         message = (
             r"more than 2 samples cannot be used \(\{'jpeg_does_not_decode': 3\}\), the last one is "
@@ -119,16 +120,16 @@ def test_too_many_bad_samples_stop_the_run_by_name(packed):
 
 def test_by_default_ten_bad_samples_are_borne_and_eleven_are_not(packed):
     with PairDataset(packed(spoiled(11, image1_jpg=b""))) as dataset:
-        assert PairLoader(dataset, global_batch=1).max_faults == 10
+        assert PairLoader(dataset, global_batch=1).budget == 10
         with pytest.raises(RuntimeError, match="more than 10 samples"):
             list(PairLoader(dataset, global_batch=NUM_SAMPLES).epoch(0))
-        loader = PairLoader(dataset, global_batch=NUM_SAMPLES, max_faults=11)
+        loader = PairLoader(dataset, global_batch=NUM_SAMPLES, policy=FaultPolicy(count=11))
         list(loader.epoch(0))
         assert loader.faults.total() == 11
 
 
 def test_a_data_set_of_bad_samples_only_ends(packed):
     with PairDataset(packed(spoiled(NUM_SAMPLES, image1_jpg=b""))) as dataset:
-        loader = PairLoader(dataset, global_batch=NUM_SAMPLES, max_faults=1000)
+        loader = PairLoader(dataset, global_batch=NUM_SAMPLES, policy=FaultPolicy(count=1000))
         with pytest.raises(RuntimeError, match=r"100 samples in a row cannot be used, the first is video_.*tar"):
             list(loader.epoch(0))

@@ -43,7 +43,7 @@ def by_row(loader, epoch=0, start_step=0):
 def expected(dataset, seed, epoch, global_batch, augment=True):
     """The same from the definition, image by image."""
     found = {}
-    for step, indices in enumerate(Order(NUM_IMAGES, global_batch, seed).epoch(epoch)):
+    for step, indices in enumerate(Order([len(shard) for shard in dataset.shards], global_batch, seed).epoch(epoch)):
         for row, index in enumerate(indices.tolist()):
             sample = make_image(index)
             bgr = cv2.imdecode(np.frombuffer(sample.image_jpg, np.uint8), cv2.IMREAD_COLOR)

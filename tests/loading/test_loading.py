@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from samples import PATCH, SIDE, make_data_set, make_sample
 
 from mimic_wds.loading.dataset import PairDataset
-from mimic_wds.loading.order import Order, epoch_permutation, rank_rows, swap_views
+from mimic_wds.loading.order import swap_views
 from mimic_wds.loading.pairs import PairLoader
 from mimic_wds.loading.transforms import normalize
 from mimic_wds.pairs import invert_correspondences
@@ -35,51 +35,8 @@ def by_hand(folder):
     return found
 
 
-@given(st.integers(1, 500), st.integers(1, 64), st.integers(0, 2**31), st.integers(0, 1000))
-def test_an_epoch_is_a_permutation_less_its_incomplete_last_batch(num_samples, global_batch, seed, epoch):
-    if global_batch > num_samples:
-        with pytest.raises(ValueError, match="cannot be made from"):
-            Order(num_samples, global_batch, seed)
-        return
-    batches = Order(num_samples, global_batch, seed).epoch(epoch)
-    assert batches.shape == (num_samples // global_batch, global_batch)
-    seen = batches.ravel()
-    assert len(set(seen.tolist())) == len(seen) == num_samples - num_samples % global_batch
-    assert sorted(epoch_permutation(num_samples, seed, epoch)) == list(range(num_samples))
-
-
-def test_the_order_is_the_one_that_saved_states_refer_to():
-    order = Order(10, 4, seed=1)
-    assert order.epoch(2).tolist() == [[8, 5, 6, 0], [9, 1, 4, 3]]
-    assert [order.batch(2, step).tolist() for step in range(2)] == order.epoch(2).tolist()
+def test_the_swapped_views_are_those_that_saved_states_refer_to():
     assert np.nonzero(swap_views(1, 2, np.arange(16)))[0].tolist() == [1, 4, 5, 7, 8, 10, 11, 12, 13, 14]
-
-
-def test_a_negative_seed_is_refused():
-    with pytest.raises(ValueError, match="seed of the order must be 0 or more, got -1"):
-        Order(10, 4, -1)
-
-
-def test_epochs_and_seeds_differ_and_repeat():
-    orders = {(seed, epoch): tuple(epoch_permutation(1000, seed, epoch)) for seed in range(3) for epoch in range(3)}
-    assert len(set(orders.values())) == 9
-    assert tuple(epoch_permutation(1000, 2, 1)) == orders[2, 1]
-
-
-@given(st.integers(1, 8), st.integers(1, 4), st.integers(1, 5))
-def test_ranks_and_micro_batches_cover_the_same_global_batch(world_size, accumulation, rows):
-    size = world_size * accumulation * rows
-    shares = [rank_rows(size, world_size, rank, accumulation) for rank in range(world_size)]
-    assert all(share.shape == (accumulation, rows) for share in shares)
-    assert sorted(np.concatenate([s.ravel() for s in shares])) == list(range(size))
-    assert np.concatenate([share[0] for share in shares]).tolist() == list(range(world_size * rows))
-
-
-def test_batches_that_do_not_divide_are_refused():
-    with pytest.raises(ValueError, match="10 cannot be shared evenly by 3 processes in 1 micro-batches"):
-        rank_rows(10, 3, 0, 1)
-    with pytest.raises(ValueError, match="rank < world_size"):
-        rank_rows(10, 2, 2, 1)
 
 
 def test_half_of_the_views_are_swapped_whoever_asks():
