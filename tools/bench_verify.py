@@ -4,9 +4,9 @@
     python tools/bench_verify.py --json runs/bench-verify.json
     python tools/bench_verify.py --data shards/demo --workers 4
 
-Verifying (in processes) and its floor (in threads) take turns with the same number of them; read the ratios, medians over the rounds of ratios
-within a round: 1 is as fast as the floor. Without --data a synthetic data set of 224 x 224 views is made in a temporary
-folder. Files are read from the page cache.
+Verifying (in processes) and its floor (in threads) take turns with the same number of them; read the ratios, medians
+over the rounds of ratios within a round: 1 is as fast as the floor. Without --data a synthetic data set of 224 x 224
+views is made in a temporary folder. Files are read from the page cache.
 """
 
 import argparse

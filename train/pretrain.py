@@ -25,6 +25,7 @@ try:
 
     from mimic_wds.loading.batch import ImageBatch, PairBatch
     from mimic_wds.loading.dataset import ImageDataset, PairDataset, open_dataset
+    from mimic_wds.loading.faults import FaultPolicy
     from mimic_wds.loading.images import ImageLoader
     from mimic_wds.loading.loader import Share
     from mimic_wds.loading.pairs import PairLoader
@@ -44,6 +45,8 @@ try:
     from mimic_wds.training.trackers import LOG_NAME, LogRecord, Trackers, loss_summary
 except ModuleNotFoundError as error:
     sys.exit(f"pretrain: {error.name} is missing; install what training needs with: pip install 'mimic-wds[train]'")
+
+FAULTS_NAME = "faults.json"  #: samples that could not be used, by reason, of all processes
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -141,10 +144,10 @@ def train(
                 if stopped:
                     break
 
-    if loader.faults:
-        print(
-            f"process {accelerator.process_index}: samples replaced, unusable: {dict(loader.faults)}", file=sys.stderr
-        )
+    faults = gather_object([loader.fault_counts.as_plain()])
+    if is_main and any(each["reasons"] for each in faults):
+        loader.write_faults(output / FAULTS_NAME, faults)
+        print(f"pretrain: some samples could not be used, see {output / FAULTS_NAME}", file=sys.stderr)
     if step < last_step:
         accelerator.print(f"interrupted after step {step}; go on with --resume")
         return INTERRUPTED
@@ -200,6 +203,9 @@ def open_data(folder: Path, config: RunConfig, accelerator: Accelerator) -> tupl
         world_size=num_processes,
         accumulation=plan.accumulation,
         num_threads=data.num_threads,
+        lanes=data.lanes or None,
+        window=data.window or None,
+        policy=FaultPolicy(action=data.bad_samples, share=data.max_bad_share, count=data.max_bad_count),
         pin_memory=accelerator.device.type == "cuda",
     )
     return plan, loader

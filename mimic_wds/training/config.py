@@ -23,9 +23,14 @@ class DataConfig:
     num_threads: int = 2  #: JPEG decoding threads per process
     swap: bool = True  #: exchange the two views of a pair with probability 1/2
     augment: Literal["none", "crop"] = "none"  #: "crop": random resized crop and flip of every image, for "mae" only
+    lanes: int = 0  #: streams that the shards are dealt to, see mimic_wds/loading/order.py; 0 = up to 64
+    window: int = 0  #: shards that are shuffled together in a lane; 0 = 1024 / lanes
+    bad_samples: Literal["skip", "raise"] = "skip"  #: replace a sample that cannot be read, or stop at the first
+    max_bad_share: float = 0.001  #: of the data set that may be bad, and never less than
+    max_bad_count: int = 10  #: so many samples, before the run stops
 
     def __post_init__(self) -> None:
-        _at_least("data", self, global_batch=1, num_threads=1)
+        _at_least("data", self, global_batch=1, num_threads=1, lanes=0, window=0, max_bad_share=0, max_bad_count=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +162,7 @@ def config_values(config: RunConfig) -> dict[str, Any]:
 
 def changed_keys(old: RunConfig, new: RunConfig) -> list[str]:
     """Keys that may not change when a run is resumed and did, as "data.global_batch (256, now 512)"."""
-    fixed = ("model", "data.global_batch", "data.swap", "data.augment", "run.seed")
+    fixed = ("model", "data.global_batch", "data.swap", "data.augment", "data.lanes", "data.window", "run.seed")
     before, now = flatten(config_values(old)), flatten(config_values(new))
     return [
         f"{key} ({before.get(key)}, now {value})"

@@ -223,6 +223,26 @@ def test_a_run_that_never_has_a_finite_loss_fails_with_advice(
     assert len(set(skipped["keys"])) == len(skipped["keys"]) == 8
 
 
+@pytest.mark.parametrize("action", ["skip", "raise"])
+def test_a_bad_sample_is_counted_or_ends_the_run(pretrain, config_file, tmp_path, capsys, action):
+    folder = tmp_path / "damaged"
+    make_data_set(folder, per_scene=(12, 12), max_shard_bytes=10**9)
+    (shard,) = folder.glob("*.tar")
+    shard.write_bytes(shard.read_bytes().replace(b"\xff\xd8\xff", b"\x00\x00\x00", 1))
+    with PairDataset(folder) as dataset:
+        key = dataset.read(0)[0]
+    code = pretrain(config_file(), "--output", tmp_path / "run", "--set", f"data.bad_samples={action}", data=folder)
+    assert code == (0 if action == "skip" else 1)
+    if action == "skip":
+        told = json.loads((tmp_path / "run" / "faults.json").read_text())
+        assert (told["samples"], told["unusable"]) == (24, 1)
+        ((reason, account),) = told["reasons"].items()
+        assert "jpeg" in reason
+        assert account == {"count": 1, "first_keys": [key]}
+    else:
+        assert key in capsys.readouterr().err
+
+
 def test_too_many_bad_samples_fail_with_one_message(pretrain, config_file, tmp_path, capsys):
     folder = tmp_path / "damaged"
     make_data_set(folder, per_scene=(12, 12), max_shard_bytes=10**9)
