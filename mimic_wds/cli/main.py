@@ -23,6 +23,7 @@ from mimic_wds.cli.plan import plan
 from mimic_wds.cli.pull import pull
 from mimic_wds.cli.push import push
 from mimic_wds.cli.render_labels import render_labels
+from mimic_wds.cli.repair import repair
 from mimic_wds.cli.reshard import reshard
 from mimic_wds.cli.sample import sample
 from mimic_wds.cli.show import show
@@ -47,6 +48,7 @@ VERBS: dict[str, Callable[..., int]] = {
     "pull": pull,
     "push": push,
     "render-labels": render_labels,
+    "repair": repair,
     "reshard": reshard,
     "sample": sample,
     "show": show,

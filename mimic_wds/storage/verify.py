@@ -14,6 +14,7 @@ from mimic_wds.storage.layout import MANIFEST_NAME, STAGING_NAME, index_name, sc
 from mimic_wds.storage.manifest import Histogram, Manifest, ShardInfo, dataset_id, histogram, read_manifest
 from mimic_wds.storage.places import Place, read_manifest_at
 from mimic_wds.storage.pulling import PULLING_NAME
+from mimic_wds.storage.repair import REPAIRING_NAME
 from mimic_wds.storage.scenes import Totals, scene_lines, totals_of
 from mimic_wds.storage.threads import in_processes
 from mimic_wds.storage.verify_sample import Recompute, check_sample
@@ -84,7 +85,7 @@ def _look(place: Place, check: Check, sizes: Mapping[str, int], info: ShardInfo)
 
 def unfinished(folder: Path) -> str:
     """What lies in a local folder beside the data set because a run is not finished, or was killed; "" if nothing."""
-    found = [name for name in (STAGING_NAME, PULLING_NAME) if (folder / name).exists()]
+    found = [name for name in (STAGING_NAME, PULLING_NAME, REPAIRING_NAME) if (folder / name).exists()]
     if not found:
         return ""
     return f"{folder / found[0]}: an unfinished run; run the same command again, or delete it to give the run up"
