@@ -21,7 +21,19 @@ ALLOWED = {
     "models": {"settings"},
     "training": {"settings", "models"},
     "downstream": {"pairs", "settings", "loading", "models", "training"},
-    "cli": {"pairs", "settings", "sources", "geometry", "storage", "executors", "curation", "importing", "loading"},
+    "looking": {"pairs", "settings", "sources", "geometry", "storage"},
+    "cli": {
+        "pairs",
+        "settings",
+        "sources",
+        "geometry",
+        "storage",
+        "executors",
+        "curation",
+        "importing",
+        "loading",
+        "looking",
+    },
 }
 MAY_USE_TORCH = {"loading", "models", "training", "downstream"}
 TORCH = {"torch", "torchvision", "timm", "accelerate", "safetensors", "tensorboard", "torchmetrics"}

@@ -1,6 +1,6 @@
 """Who is pushing to a place: two pushes of different data would overwrite each other's shards before either is done.
 
-A push puts a small hidden file, CLAIM, by a conditional write, and takes it away at its end. It names the manifest that
+A push puts a small hidden file by a conditional write, and takes it away at its end. It names the manifest that
 is on its way. A push of the same manifest may work beside it, or go on where it was killed; one of another is refused.
 """
 
@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 import msgspec
 
+from mimic_wds.storage.layout import CLAIM_NAME
 from mimic_wds.storage.places import Changed, WritablePlace
-
-CLAIM = ".push.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +23,7 @@ class Claim:
 def read_claim(place: WritablePlace) -> tuple[Claim, str] | None:
     """The claim on a place and its etag; None without one. One that cannot be read counts as another's."""
     try:
-        data, etag = place.read_with_etag(CLAIM)
+        data, etag = place.read_with_etag(CLAIM_NAME)
     except FileNotFoundError:
         return None
     try:
@@ -53,7 +52,7 @@ def check_claim(place: WritablePlace, manifest: str, current: str, replace: bool
 def lay_claim(place: WritablePlace, claim: Claim, etag: str | None) -> None:
     """Claim a place, over the claim with this `etag` if there was one. Raises Changed when another push was quicker."""
     try:
-        place.put_bytes(CLAIM, msgspec.json.encode(claim), if_match=etag, create=etag is None)
+        place.put_bytes(CLAIM_NAME, msgspec.json.encode(claim), if_match=etag, create=etag is None)
     except Changed:
         found = read_claim(place)
         if found is None or found[0].manifest != claim.manifest:

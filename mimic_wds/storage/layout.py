@@ -16,6 +16,10 @@ FIGURE_NAME = "composition.svg"
 CROISSANT_NAME = "croissant.json"
 SIZES_NAME = "sizes.json"  #: samples per shard
 STAGING_NAME = ".build"  #: folder of an unfinished build
+PULLING_NAME = ".pull"  #: folder of an unfinished pull
+REPAIRING_NAME = ".repair"  #: folder of an unfinished repair
+CLAIM_NAME = ".push.json"  #: file, in a bucket, of a push under way
+QUARANTINE_NAME = "quarantine"  #: folder of what a repair put aside
 
 #: Members of a sample in their order in the tar; their names are KEY.MEMBER. Maps follow them.
 MEMBERS: dict[Kind, tuple[str, ...]] = {

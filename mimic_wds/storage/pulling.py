@@ -16,7 +16,7 @@ from threading import Event
 from mimic_wds.storage.files import OutputError, atomic_write, sync_folder
 from mimic_wds.storage.folder_place import FolderPlace
 from mimic_wds.storage.index import index_path, index_tar, read_index, write_index
-from mimic_wds.storage.layout import MANIFEST_NAME, STAGING_NAME
+from mimic_wds.storage.layout import MANIFEST_NAME, PULLING_NAME, STAGING_NAME
 from mimic_wds.storage.manifest import Manifest, ShardInfo, decode_manifest
 from mimic_wds.storage.output import MAY_BE_THERE, locked
 from mimic_wds.storage.places import CHUNK, Place, Stop
@@ -32,9 +32,6 @@ from mimic_wds.storage.transfer import (
     side_names,
     vouched,
 )
-
-#: Folder of an unfinished pull, in the data set's; holds NAME.part of each shard under way.
-PULLING_NAME = ".pull"
 
 
 def pull(place: Place, folder: Path, how: How) -> Report:

@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
 
-from mimic_wds.storage.claim import CLAIM, Claim, check_claim, lay_claim, still_claimed
+from mimic_wds.storage.claim import Claim, check_claim, lay_claim, still_claimed
 from mimic_wds.storage.index import read_index
-from mimic_wds.storage.layout import MANIFEST_NAME, index_name
+from mimic_wds.storage.layout import CLAIM_NAME, MANIFEST_NAME, index_name
 from mimic_wds.storage.manifest import Manifest, ShardInfo, manifest_hash, read_manifest
 from mimic_wds.storage.places import Changed, WritablePlace
 from mimic_wds.storage.transfer import (
@@ -60,7 +60,7 @@ def push(folder: Path, place: WritablePlace, how: How) -> Report:
         _publish(place, manifest, data, current)
     if report.files or claim:
         with suppress(OSError):  # a claim of what is there is in nobody's way
-            place.delete(CLAIM)
+            place.delete(CLAIM_NAME)
     return report
 
 

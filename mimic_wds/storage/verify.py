@@ -10,11 +10,9 @@ import numpy as np
 from mimic_wds.storage.files import is_temporary
 from mimic_wds.storage.folder_place import FolderPlace
 from mimic_wds.storage.index import index_tar
-from mimic_wds.storage.layout import MANIFEST_NAME, STAGING_NAME, index_name, scenes_name
+from mimic_wds.storage.layout import MANIFEST_NAME, PULLING_NAME, REPAIRING_NAME, STAGING_NAME, index_name, scenes_name
 from mimic_wds.storage.manifest import Histogram, Manifest, ShardInfo, dataset_id, histogram, read_manifest
 from mimic_wds.storage.places import Place, read_manifest_at
-from mimic_wds.storage.pulling import PULLING_NAME
-from mimic_wds.storage.repair import REPAIRING_NAME
 from mimic_wds.storage.scenes import Totals, scene_lines, totals_of
 from mimic_wds.storage.threads import in_processes
 from mimic_wds.storage.verify_sample import Recompute, check_sample

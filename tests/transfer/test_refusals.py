@@ -11,7 +11,8 @@ from servers_for_transfer import BUCKET, files, objects
 
 from mimic_wds.cli.pull import pull
 from mimic_wds.cli.push import push
-from mimic_wds.storage.claim import CLAIM, Claim, lay_claim
+from mimic_wds.storage.claim import Claim, lay_claim
+from mimic_wds.storage.layout import CLAIM_NAME
 from mimic_wds.storage.manifest import read_manifest, write_manifest
 from mimic_wds.storage.places import Changed, open_target
 from mimic_wds.storage.pulling import pull as pull_data_set
@@ -177,15 +178,15 @@ def test_an_unfinished_push_of_other_data_is_in_the_way(data_set, second, url):
     with pytest.raises(Changed, match="another push has begun here meanwhile"):
         lay_claim(place, Claim(manifest="cd" * 32, since=""), None)
     assert push(data_set, url, replace=True) == 0
-    assert CLAIM not in place.names()
-    assert place.size(CLAIM) is None
+    assert CLAIM_NAME not in place.names()
+    assert place.size(CLAIM_NAME) is None
 
 
 def test_a_push_whose_place_was_taken_over_gives_up(data_set, url):
     place = open_target(url)
     claim = msgspec.json.encode(Claim(manifest="ab" * 32, since="now"))
     with pytest.raises(Changed, match="somebody else changed"):
-        push_data_set(data_set, place, How(progress=lambda *_: place.put_bytes(CLAIM, claim) and None))
+        push_data_set(data_set, place, How(progress=lambda *_: place.put_bytes(CLAIM_NAME, claim) and None))
     assert place.size("manifest.json") is None
 
 
