@@ -5,6 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mimic_wds.pairs import Image, ImageSample, PairSample, Sample, invert_correspondences
+from mimic_wds.storage.pictures import decode_jpeg
 
 GAP = 8  # pixels between the parts
 CAPTION = 18  # pixels for the line of text above a sample
@@ -69,7 +70,7 @@ def tint(image: Image, colour_of: NDArray[np.integer], colours: NDArray[np.uint8
 
 
 def _decode(data: bytes) -> Image:
-    bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    bgr = decode_jpeg(data)
     if bgr is None:
         raise ValueError("a JPEG of this sample does not decode; run `mimic-shard verify` on the folder")
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)

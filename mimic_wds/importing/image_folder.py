@@ -12,10 +12,10 @@ import numpy as np
 
 from mimic_wds.importing import base
 from mimic_wds.importing.base import Lost, Made, Plan, Settings, Unit, existing
-from mimic_wds.importing.jpeg import trimmed_jpeg
 from mimic_wds.importing.walk import walk
 from mimic_wds.pairs import ImageSample, Kind, Scene
 from mimic_wds.sources.images import IMAGE_SUFFIXES
+from mimic_wds.storage.jpeg import trimmed_jpeg
 from mimic_wds.storage.layout import image_key
 
 #: Of images that are saved anew, as of the views that a build makes.

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from mimic_wds.geometry import features, overlap
 from mimic_wds.geometry.patches import PatchGrid
 from mimic_wds.importing.base import SIZES_DIFFER, UNREADABLE, WRONG_SIZE, Lost, Made, RawPair, Settings
-from mimic_wds.importing.jpeg import jpeg_size
 from mimic_wds.pairs import DropReason, Overlap, PairSample
+from mimic_wds.storage.jpeg import jpeg_size
 from mimic_wds.storage.layout import sample_key
+from mimic_wds.storage.pictures import decode_jpeg
 
 #: Stand in a sample for what is not known, with the types of what is.
 ABSENT_OVERLAP = -1.0  #: with correspondences that are all -1
@@ -56,10 +57,7 @@ def measure(image0: NDArray[np.uint8], image1: NDArray[np.uint8], settings: Sett
 
 def _decode(data: bytes) -> NDArray[np.uint8] | None:
     """A JPEG as (H, W, 3) RGB, as the loader decodes it."""
-    try:
-        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:
-        return None
+    bgr = decode_jpeg(data)
     return None if bgr is None else np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 

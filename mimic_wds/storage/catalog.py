@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mimic_wds.storage.expression import Expression
 from mimic_wds.storage.facts import Facts, facts_type
-from mimic_wds.storage.layout import MAX_KEY
+from mimic_wds.storage.layout import MAX_KEY, is_key
 from mimic_wds.storage.manifest import HISTOGRAM_BINS, Manifest, ShardInfo, read_manifest
 from mimic_wds.storage.reader import REPAIR, Shard
 from mimic_wds.storage.tar import BLOCK, END, has_header
@@ -208,6 +208,8 @@ def _scan_shard(
                 key, _, field_ = data[:100].rstrip(b"\0").partition(b".")
                 if field_ != b"json" or not has_header(data, 0, key + b".json", length):
                     raise ValueError(f"{path}: a sample is not where its index says: {REPAIR}")
+                if not is_key(key.decode("ascii", "replace"), data_set.manifest.kind):
+                    raise ValueError(f"{path}: {key!r} is no key: {REPAIR}")
                 try:
                     notes.take(key, data[BLOCK:])
                 except ValueError as error:

@@ -56,6 +56,13 @@ def members_of(kind: Kind, maps: Sequence[str] = ()) -> tuple[str, ...]:
     return (*MEMBERS[kind], *(f"{view}.{name}.png" for view in views for name in maps))
 
 
+def kind_of(members: Sequence[str]) -> Kind | None:
+    """What samples with these members are; None if no samples have them."""
+    kinds: tuple[Kind, ...] = ("pairs", "images")
+    maps = [name for name in MAPS if f"0.{name}.png" in members]
+    return next((kind for kind in kinds if members_of(kind, maps) == tuple(members)), None)
+
+
 def shard_name(dataset: str, number: int) -> str:
     """File name of shard `number`: "NAME-000000.tar"."""
     return f"{dataset}-{number:06d}.tar"

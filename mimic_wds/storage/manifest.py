@@ -23,6 +23,9 @@ _NEW_IN_2 = ("kind", "classes", "maps", "semseg_classes", "truth")
 #: Overlap histogram: this many equal bins over 0..1.
 HISTOGRAM_BINS = 20
 
+#: Bytes that a file has at most.
+MOST_BYTES = 2**62
+
 Plain: TypeAlias = bool | int | float | str
 
 
@@ -110,12 +113,12 @@ def decode_manifest(data: bytes, file: str) -> Manifest:
         raise ValueError(f"{file}: format version {version} does not hold {manifest.kind} like these")
     if [name for name in MAPS if name in manifest.maps] != manifest.maps:
         raise ValueError(f"{file}: maps are {manifest.maps}, expected some of {', '.join(MAPS)}, in this order")
-    _check_names(manifest, file)
+    _check_shards(manifest, file)
     return manifest
 
 
-def _check_names(manifest: Manifest, file: str) -> None:
-    """Raise ValueError for a shard listed twice, or of another name than NAME-000000.tar: no path leads elsewhere."""
+def _check_shards(manifest: Manifest, file: str) -> None:
+    """Raise ValueError for a shard that is empty, listed twice, or not named NAME-000000.tar: no name leads away."""
     try:
         check_dataset_name(manifest.name)
     except ValueError as error:
@@ -128,6 +131,8 @@ def _check_names(manifest: Manifest, file: str) -> None:
             )
         if shard.name in known:
             raise ValueError(f"{file}: lists {shard.name} twice")
+        if not (0 < shard.samples < shard.bytes < MOST_BYTES and 0 <= shard.generation < MOST_BYTES):
+            raise ValueError(f"{file}: {shard.name} cannot have {shard.samples} samples in {shard.bytes} bytes")
         known.add(shard.name)
 
 

@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mimic_wds.storage.pictures import decode_png
+
 #: Millimetres; farther is not known.
 MAX_DEPTH_MM = 2**16 - 1
 
@@ -59,16 +61,13 @@ def encode_semseg(classes: NDArray[np.integer]) -> bytes:
 
 def decode_map(name: str, data: bytes) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """The pixels of a map "depth", "normal" (RGB) or "semseg". Raises ValueError when they are not what they should."""
-    try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
-    except cv2.error:
-        pixels = None
+    pixels = decode_png(data)
     if pixels is None:
         raise ValueError(f"a {name} map does not decode")
     dtype, channels = _PIXELS[name]
     if pixels.dtype != dtype or pixels.ndim != (3 if channels == 3 else 2):
         raise ValueError(f"a {name} map has pixels of {pixels.dtype} {pixels.shape}, expected {np.dtype(dtype)}")
-    flipped: NDArray[np.uint8] | NDArray[np.uint16] = pixels[..., ::-1] if channels == 3 else pixels  # type: ignore[assignment]
+    flipped: NDArray[np.uint8] | NDArray[np.uint16] = pixels[..., ::-1] if channels == 3 else pixels
     return flipped
 
 

@@ -17,6 +17,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mimic_wds.storage.pictures import decode_jpeg
+
 #: Side of the grid of a difference hash.
 HASH_SIDE = 8
 
@@ -42,13 +44,10 @@ def jpeg_hash(data: bytes) -> int:
 
 def _gray(data: bytes, mode: int) -> NDArray[np.uint8]:
     """A JPEG file as grey pixels (H, W)."""
-    try:
-        gray = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
-    except cv2.error:
-        gray = None
+    gray = decode_jpeg(data, mode)
     if gray is None:
         raise ValueError("does not decode")
-    return np.asarray(gray, np.uint8)
+    return gray
 
 
 def distances(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.uint8]:

@@ -9,6 +9,7 @@ from typing import Self
 
 from mimic_wds.pairs import Sample
 from mimic_wds.storage.index import Index, index_path, read_index
+from mimic_wds.storage.layout import kind_of
 from mimic_wds.storage.manifest import Manifest
 from mimic_wds.storage.sample import decode, decode_image
 from mimic_wds.storage.tar import BLOCK, has_header
@@ -44,6 +45,10 @@ class Shard:
         if len(self) and len(self.members) != self.index.spans.shape[1]:
             self.close()
             raise ValueError(f"{path}: its index has {self.index.spans.shape[1]} members a sample: {REPAIR}")
+        self.kind = kind_of(self.members)
+        if len(self) and self.kind is None:
+            self.close()
+            raise ValueError(f"{path}: {', '.join(self.members)!r} are the members of no sample: {REPAIR}")
 
     def __len__(self) -> int:
         return len(self.index)
@@ -84,7 +89,7 @@ class Shard:
         """Sample i, decoded (the JPEGs stay bytes). Raises ValueError naming the key when it is malformed."""
         blocks = self.blocks(i)
         key, members = _key(blocks), self._split(i, blocks)
-        return decode(key, members) if "1.jpg" in members else decode_image(key, members)
+        return decode(key, members) if self.kind == "pairs" else decode_image(key, members)
 
     def lengths(self, i: int) -> list[int]:
         """Bytes of each member of sample i, in their order."""

@@ -44,6 +44,9 @@ TRUTH_FIELDS: Fields = {
 IMAGE_FIELDS: Fields = {"source": str, "scene": str, "frame0": str, "label": int, "size": (int, int)}
 IMAGE_TRUTH_FIELDS: Fields = {"intrinsics0": (float,) * 4, "pose0": (float,) * 12}
 
+#: A number is smaller than that, without its sign: a float is finite, an integer fits in 64 bits.
+_LIMITS: dict[type, float] = {float: math.inf, int: 2**63}
+
 _NPY_HEADER = re.compile(
     rb"\s*\{\s*'descr':\s*'([<|][iuf][1248])',\s*'fortran_order':\s*False,\s*'shape':\s*\(([0-9, ]{0,80})\),?\s*\}\s*"
 )
@@ -192,8 +195,10 @@ def decode_facts(key: str, data: bytes, fields: Fields, more: Fields) -> dict[st
 def _has_type(value: object, kind: type | tuple[type, ...]) -> bool:
     """True if `value`, as json reads it, is exactly of this kind: neither is 1 a float nor true an int."""
     if isinstance(kind, tuple):
-        return isinstance(value, list) and tuple(map(type, value)) == kind
-    return type(value) is kind
+        return isinstance(value, list) and len(value) == len(kind) and all(map(_has_type, value, kind))
+    if type(value) is not kind:
+        return False
+    return kind is str or -_LIMITS[kind] < value < _LIMITS[kind]  # type: ignore[operator]
 
 
 def _describe(kind: type | tuple[type, ...]) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Generator, Iterator
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,6 +9,7 @@ from mimic_wds.pairs import Camera, ImageSample, PairSample, PairTruth
 from mimic_wds.storage.layout import image_key, is_key, sample_key
 from mimic_wds.storage.manifest import Manifest
 from mimic_wds.storage.maps import check_maps
+from mimic_wds.storage.pictures import decode_jpeg
 
 #: Gives the (L,) correspondences that follow from a sample's stored homography.
 Recompute = Callable[[PairSample], NDArray[np.int16]]
@@ -99,10 +99,7 @@ def _picture(number: int, data: bytes, size: tuple[int, int]) -> Iterator[tuple[
     if not data.startswith(b"\xff\xd8") or not data.rstrip(b"\0").endswith(b"\xff\xd9"):
         yield "jpeg", f"{number}.jpg is not a whole JPEG file"
         return
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:
-        image = None
+    image = decode_jpeg(data)
     if image is None:
         yield "jpeg", f"{number}.jpg does not decode"
     elif image.shape[:2] != size:

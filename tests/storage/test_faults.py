@@ -114,7 +114,7 @@ def rewrite(folder, change):
         (lambda s: {"image0_jpg": s.image0_jpg[: len(s.image0_jpg) // 2]}, "jpeg"),
         (lambda s: {"image1_jpg": b"\xff\xd8 nonsense \xff\xd9"}, "jpeg"),
         (lambda s: {"size": (32, 64)}, "jpeg"),
-        (lambda s: {"H_0to1": np.full((3, 3), np.nan)}, "homography"),
+        (lambda s: {"H_0to1": np.full((3, 3), np.nan)}, "sample"),
         (lambda s: {"H_0to1": np.zeros((3, 3))}, "homography"),
         (lambda s: {"corr_0to1": np.full(16, 16, np.int16)}, "correspondences"),
         (lambda s: {"corr_0to1": np.full(16, -2, np.int16)}, "correspondences"),

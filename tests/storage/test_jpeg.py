@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mimic_wds.importing.jpeg import jpeg_size
+from mimic_wds.storage.jpeg import jpeg_size
 
 
 def encode(height, width, *flags):
