@@ -25,7 +25,7 @@ from mimic_wds.storage.joining import joined_texts
 from mimic_wds.storage.layout import STAGING_NAME, is_shard_name, prefix_of, scene_prefix
 from mimic_wds.storage.manifest import Manifest, Plain, read_manifest
 from mimic_wds.storage.packing import pack
-from mimic_wds.storage.reader import open_shards
+from mimic_wds.storage.reader import Shard
 from mimic_wds.storage.scenes import SceneOutcome, scene_lines
 from mimic_wds.storage.staging import read_staged
 
@@ -158,13 +158,20 @@ def _add_generation(plan: Plan, out: Path, base: Manifest, on_duplicate: OnDupli
 
 
 def _known_keys(plan: Plan, out: Path, base: Manifest) -> Set[str]:
-    """The keys that the scenes of a plan have in the shards of `base` already."""
+    """Keys that the scenes of a plan have in the shards of `base` already; shards are only read if there may be any."""
     scenes = (plan.scene(number)[1] for number in range(len(plan)))
-    prefixes = {scene_prefix(scene.source, scene.name) for scene in scenes}
+    new = {scene_prefix(scene.source, scene.name) for scene in scenes}
+    met, told = set[str](), 0
+    for line in scene_lines(out, base.generation):
+        told += line.kept
+        if line.kept and (prefix := scene_prefix(line.source, line.scene)) in new:
+            met.add(prefix)
+    if told != base.num_samples:  # the lines are not all there: then every scene may be
+        met = new
     keys: set[str] = set()
-    for shard in open_shards(out, base):
-        with shard:
-            keys.update(key for key in map(shard.key, range(len(shard))) if prefix_of(key) in prefixes)
+    for info in base.shards if met else ():
+        with Shard(out / info.name) as shard:
+            keys.update(key for key in map(shard.key, range(len(shard))) if prefix_of(key) in met)
     return keys
 
 

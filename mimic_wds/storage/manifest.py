@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TypeAlias
 
@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from mimic_wds.pairs import Kind
-from mimic_wds.settings import from_mapping
+from mimic_wds.settings import check_names
 from mimic_wds.storage.files import atomic_write
 from mimic_wds.storage.layout import MANIFEST_NAME, MAPS, check_dataset_name, is_shard_name, members_of
 
@@ -100,21 +100,31 @@ def read_manifest(path: Path) -> Manifest:
 
 def decode_manifest(data: bytes, file: str) -> Manifest:
     """The manifest in `data`, which came from `file`. Raises ValueError naming it and what is wrong."""
-    try:
-        plain = msgspec.json.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise ValueError(f"{file}: not valid JSON: {error}") from None
-    version = plain.get("format_version") if isinstance(plain, dict) else None
+    found = _fields(data, file)
+    version = found.get("format_version")
     if version not in FORMAT_VERSIONS:
         known = " and ".join(map(str, FORMAT_VERSIONS))
         raise ValueError(f"{file}: format version {version!r}; this program reads versions {known}")
-    manifest = from_mapping(Manifest, plain, file)
+    check_names(Manifest, found, file)
+    try:
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{file}: {error}") from None
     if version != format_version(manifest.kind, manifest.maps, manifest.truth):
         raise ValueError(f"{file}: format version {version} does not hold {manifest.kind} like these")
     if [name for name in MAPS if name in manifest.maps] != manifest.maps:
         raise ValueError(f"{file}: maps are {manifest.maps}, expected some of {', '.join(MAPS)}, in this order")
     _check_shards(manifest, file)
     return manifest
+
+
+def _fields(data: bytes, file: str) -> dict[str, object]:
+    """The fields of a manifest but its long list of shards, which is decoded once only, straight to its type."""
+    try:
+        found = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+        return {name: None if name == "shards" else msgspec.json.decode(raw) for name, raw in found.items()}
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ValueError(f"{file}: not valid JSON: {error}") from None
 
 
 def _check_shards(manifest: Manifest, file: str) -> None:
@@ -144,10 +154,10 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 def encode_manifest(manifest: Manifest) -> bytes:
     """The manifest as JSON, fields in their order and tables sorted by key: equal manifests give equal bytes."""
-    plain = msgspec.to_builtins(manifest, order="deterministic")
-    if manifest.format_version == 1:
-        plain = {name: value for name, value in plain.items() if name not in _NEW_IN_2}
-    return msgspec.json.encode(plain)
+    encoder = msgspec.json.Encoder(order="deterministic")
+    left_out = _NEW_IN_2 if manifest.format_version == 1 else ()
+    names = (part.name for part in fields(manifest) if part.name not in left_out)
+    return b"{%b}" % b",".join(b'"%b":%b' % (name.encode(), encoder.encode(getattr(manifest, name))) for name in names)
 
 
 def manifest_hash(manifest: Manifest) -> str:
