@@ -1,15 +1,20 @@
-"""A data set on disk as a list of samples: any of them is one read."""
+"""A data set, here or in a bucket, as a list of samples: any of them is one read."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import ClassVar, Self
 
 import numpy as np
 
+from mimic_wds.loading.remote import Remote, RemoteShard, RemoteShards
 from mimic_wds.pairs import Kind
 from mimic_wds.storage.manifest import manifest_hash, read_manifest
+from mimic_wds.storage.places import open_place, read_manifest_at
 from mimic_wds.storage.reader import Shard, open_shards
+
+#: How remote data sets are read unless told otherwise: with the user's cache.
+LOCAL_CACHE = Remote()
 
 
 class Dataset:
@@ -17,21 +22,29 @@ class Dataset:
 
     kind: ClassVar[Kind]
 
-    def __init__(self, folder: Path | str):
-        """Open the data set in `folder`.
+    def __init__(self, where: Path | str, remote: Remote = LOCAL_CACHE):
+        """Open the data set in a folder or at a URL (those of `open_place`); `remote` says how to read the latter.
 
         Raises ValueError for a missing folder or manifest, a shard that is missing or of another size than the
-        manifest says, a data set without samples, and one whose samples are of another kind.
+        manifest says, a data set without samples, and one whose samples are of another kind; OSError when a remote
+        place fails.
         """
-        self.folder = Path(folder)
-        self.manifest = read_manifest(self.folder)
+        self.shards: Sequence[Shard | RemoteShard]
+        self._remote: RemoteShards | None = None
+        self.folder = str(where) if is_url(where) else Path(where)
+        place = open_place(where, endpoint=remote.endpoint, anonymous=remote.anonymous) if is_url(where) else None
+        self.manifest = read_manifest_at(place) if place else read_manifest(Path(where))
         self.hash = manifest_hash(self.manifest)
         if self.manifest.kind != self.kind:
             raise ValueError(f"{self.folder}: the data set holds {self.manifest.kind}, {self.kind} are needed here")
         if self.manifest.num_samples == 0:
             raise ValueError(f"{self.folder}: the data set holds no {self.kind}; nothing can be trained on it")
         self._check()
-        self.shards = open_shards(self.folder, self.manifest)
+        if place is None:
+            self.shards = open_shards(Path(where), self.manifest)
+        else:
+            self._remote = RemoteShards(place, self.manifest, remote.open_cache())
+            self.shards = self._remote.shards
         self._ends = np.array(list(accumulate(len(shard) for shard in self.shards)))
 
     def __len__(self) -> int:
@@ -45,19 +58,38 @@ class Dataset:
 
     def close(self) -> None:
         """Close all shards."""
+        if self._remote is not None:
+            self._remote.close()
+            return
         for shard in self.shards:
             shard.close()
 
-    def locate(self, index: int) -> tuple[Shard, int]:
+    def locate(self, index: int) -> tuple[Shard | RemoteShard, int]:
         """Shard and place in it of sample `index`."""
-        number = int(np.searchsorted(self._ends, index, side="right"))
-        start = int(self._ends[number - 1]) if number else 0
-        return self.shards[number], index - start
+        number, place = self._place(index)
+        return self.shards[number], place
 
     def read(self, index: int) -> tuple[str, Mapping[str, bytes]]:
-        """Key and members of sample `index`, as they lie in the shard."""
-        shard, place = self.locate(index)
-        return shard.key(place), shard.read(place)
+        """Key and members of sample `index`, as they lie in the shard.
+
+        Raises ValueError when they are not where the index says, OSError when a remote place fails for long.
+        """
+        number, place = self._place(index)
+        if self._remote is not None:
+            return self._remote.read(number, place)
+        shard = self.shards[number]
+        assert isinstance(shard, Shard)
+        return shard.read_with_key(place)
+
+    def expect(self, groups: Iterator[list[int]]) -> None:
+        """Say which shards will be read, in which order: those of a remote data set are fetched ahead."""
+        if self._remote is not None:
+            self._remote.expect(groups)
+
+    def _place(self, index: int) -> tuple[int, int]:
+        """Number of the shard that holds sample `index`, and its place there."""
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        return number, index - (int(self._ends[number - 1]) if number else 0)
 
     def _check(self) -> None:
         """Raise ValueError when the manifest does not say what must be known of these samples."""
@@ -100,6 +132,15 @@ class ImageDataset(Dataset):
         return self.manifest.classes
 
 
-def open_dataset(folder: Path | str) -> PairDataset | ImageDataset:
-    """The data set in `folder`, whichever kind it is of. Raises ValueError as they do."""
-    return ImageDataset(folder) if read_manifest(Path(folder)).kind == "images" else PairDataset(folder)
+def open_dataset(where: Path | str, remote: Remote = LOCAL_CACHE) -> PairDataset | ImageDataset:
+    """The data set in a folder or at a URL, whichever kind it is of. Raises ValueError and OSError as they do."""
+    if is_url(where):
+        manifest = read_manifest_at(open_place(where, endpoint=remote.endpoint, anonymous=remote.anonymous))
+    else:
+        manifest = read_manifest(Path(where))
+    return ImageDataset(where, remote) if manifest.kind == "images" else PairDataset(where, remote)
+
+
+def is_url(where: Path | str) -> bool:
+    """True for an address that is no local path."""
+    return isinstance(where, str) and "://" in where and not where.startswith("file://")

@@ -9,6 +9,7 @@ import numpy as np
 
 from mimic_wds.loading.dataset import Dataset, ImageDataset, PairDataset
 from mimic_wds.loading.mixing import Mixture, weights_by_size
+from mimic_wds.loading.remote import RemoteShard
 from mimic_wds.storage.manifest import Manifest
 from mimic_wds.storage.reader import Shard
 
@@ -53,7 +54,7 @@ class JoinedDataset:
         number, own = self._part(index)
         return self.parts[number].read(own)
 
-    def locate(self, index: int) -> tuple[Shard, int]:
+    def locate(self, index: int) -> tuple[Shard | RemoteShard, int]:
         """Shard and place in it of sample `index`."""
         number, own = self._part(index)
         return self.parts[number].locate(own)
@@ -62,8 +63,7 @@ class JoinedDataset:
         """Tell every data set which of its shards will be needed in which order."""
         dealt = _Dealt(groups, self._first_shards)
         for number, part in enumerate(self.parts):
-            if expect := getattr(part, "expect", None):
-                expect(dealt.of(number))
+            part.expect(dealt.of(number))
 
     def mixture(
         self, global_batch: int, weights: Mapping[str, float] | None = None, *, temperature: float = 1.0, seed: int = 0

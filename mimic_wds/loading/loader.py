@@ -179,8 +179,7 @@ class Loader(Generic[Batch]):
         if epoch < 0 or not 0 <= start_step < self.steps_per_epoch:
             raise ValueError(f"no step {start_step} of epoch {epoch}: an epoch has {self.steps_per_epoch} steps")
         self._position = (epoch, start_step)
-        if expect := getattr(self.dataset, "expect", None):  # a remote data set fetches ahead
-            expect(self.order.shards_ahead(epoch, start_step, self.rows.ravel()))
+        self.dataset.expect(self.order.shards_ahead(epoch, start_step, self.rows.ravel()))
         return self._batches(epoch, start_step)
 
     def _pending(self, epoch: int, rows: NDArray[np.int64], indices: NDArray[np.int64]) -> Pending[Batch]:
@@ -244,6 +243,8 @@ class Loader(Generic[Batch]):
         """Key and members of a sample. Raises BadSample when its tar headers are not where the index says."""
         try:
             return self.dataset.read(index)
+        except BadSample:
+            raise
         except ValueError:
             raise BadSample("not_where_the_index_says") from None
 

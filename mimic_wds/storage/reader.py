@@ -78,7 +78,11 @@ class Shard:
 
         Raises ValueError when they are not where the index says.
         """
-        return self._split(i, self.blocks(i))
+        return self.read_with_key(i)[1]
+
+    def read_with_key(self, i: int) -> tuple[str, dict[str, bytes]]:
+        """Key and members of sample i, in one read. Raises ValueError as `read` does."""
+        return split_blocks(self.blocks(i), self.index.ranges(i), self.members, i, self.path)
 
     def key(self, i: int) -> str:
         """The key of sample i."""
@@ -87,8 +91,7 @@ class Shard:
 
     def sample(self, i: int) -> Sample:
         """Sample i, decoded (the JPEGs stay bytes). Raises ValueError naming the key when it is malformed."""
-        blocks = self.blocks(i)
-        key, members = _key(blocks), self._split(i, blocks)
+        key, members = self.read_with_key(i)
         return decode(key, members) if self.kind == "pairs" else decode_image(key, members)
 
     def lengths(self, i: int) -> list[int]:
@@ -102,15 +105,21 @@ class Shard:
         heads = (os.pread(self._descriptor, BLOCK, offset - BLOCK) for offset, _ in self.index.ranges(0))
         return tuple(_name(head).partition(".")[2] for head in heads)
 
-    def _split(self, i: int, blocks: bytes) -> dict[str, bytes]:
-        """The members' data, each held against its header: an index of other bytes is found here, not in a decoder."""
-        members, key, start = {}, blocks[:100].partition(b".")[0], self.index.ranges(i)[0][0] - BLOCK
-        for member, (offset, length) in zip(self.members, self.index.ranges(i), strict=True):
-            at = offset - start
-            if not has_header(blocks, at - BLOCK, b"%b.%b" % (key, member.encode()), length):
-                raise ValueError(f"{self.path}: sample {i} is not where its index says: {REPAIR}")
-            members[member] = blocks[at : at + length]
-        return members
+
+def split_blocks(
+    blocks: bytes, ranges: Sequence[Sequence[int]], names: Sequence[str], i: int, where: object
+) -> tuple[str, dict[str, bytes]]:
+    """Key and members of sample i of the shard `where` from its blocks; `ranges` is [offset, length] of each member.
+
+    Each member is held against its header, so that an index of other bytes is found here, not in a decoder: ValueError.
+    """
+    members, key, start = dict[str, bytes](), blocks[:100].partition(b".")[0], ranges[0][0] - BLOCK
+    for member, (offset, length) in zip(names, ranges, strict=True):
+        at = offset - start
+        if not has_header(blocks, at - BLOCK, b"%b.%b" % (key, member.encode()), length):
+            raise ValueError(f"{where}: sample {i} is not where its index says: {REPAIR}")
+        members[member] = blocks[at : at + length]
+    return key.decode("ascii", "replace"), members
 
 
 def _key(blocks: bytes) -> str:
