@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+import msgspec
 import tyro
 
 from mimic_wds.cli.console import say
 from mimic_wds.storage.card import write_card
 
 
-def card(folder: tyro.conf.Positional[Path], /, url: str = "", title: str = "") -> int:
+def card(folder: tyro.conf.Positional[Path], /, url: str = "", title: str = "", json: bool = False) -> int:
     """Write README.md (with the Hub's header), composition.svg, croissant.json and sizes.json from the manifest.
 
     Example: mimic-shard card shards/clips --title "Walks through Lund"
@@ -17,10 +18,14 @@ def card(folder: tyro.conf.Positional[Path], /, url: str = "", title: str = "") 
         folder: Folder of the data set.
         url: Where it is published; goes into croissant.json.
         title: Headline; default: the data set's name.
+        json: Print the paths of the files as a JSON list.
 
     Returns:
         0
     """
-    for path in write_card(folder, url=url, title=title):
-        say(str(path))
+    paths = [str(path) for path in write_card(folder, url=url, title=title)]
+    if json:
+        print(msgspec.json.encode(paths).decode())
+    for path in () if json else paths:
+        say(path)
     return 0

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import msgspec
 import tyro
 
 from mimic_wds.cli.console import say
@@ -19,6 +20,7 @@ def cat(
     member: str = "",
     endpoint: str = "",
     anonymous: bool = False,
+    json: bool = False,
 ) -> int:
     """Write one sample of a data set to files KEY.0.jpg, ..., KEY.json, or one member of it to stdout.
 
@@ -31,6 +33,7 @@ def cat(
         member: Write this one to stdout instead, e.g. json.
         endpoint: Address of an S3-compatible service; default: AWS_ENDPOINT_URL, or the provider's own.
         anonymous: Send no credentials, for public buckets.
+        json: Print key, number, shard and the files that were written as JSON.
 
     Returns:
         0
@@ -47,11 +50,17 @@ def cat(
             sys.stdout.buffer.write(members[member])
         return 0
     out.mkdir(parents=True, exist_ok=True)
-    for part, data in members.items():
-        with atomic_write(out / f"{name}.{part}") as file:
+    files = {out / f"{name}.{part}": data for part, data in members.items()}
+    for path, data in files.items():
+        with atomic_write(path) as file:
             file.write(data)
-    shard, place = browser.locate(number)
-    say(f"{name}: {len(members)} files in {out}  ({browser.manifest.shards[shard].name}[{place}], number {number})")
+    number_of_shard, place = browser.locate(number)
+    shard = browser.manifest.shards[number_of_shard].name
+    if json:
+        written = {"key": name, "number": number, "shard": shard, "place": place, "files": [str(p) for p in files]}
+        print(msgspec.json.encode(written).decode())
+    else:
+        say(f"{name}: {len(members)} files in {out}  ({shard}[{place}], number {number})")
     return 0
 
 

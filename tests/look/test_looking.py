@@ -75,6 +75,13 @@ def test_a_sample_by_key_is_one_index_a_few_headers_and_the_sample(wide, tmp_pat
     assert f"wide-{shard:06d}.tar[{i}], number 63" in capsys.readouterr().out
 
 
+def test_what_cat_wrote_is_told_to_machines(wide, tmp_path, capsys):
+    assert cat(str(wide), "63", out=tmp_path, json=True) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert sorted(told["files"]) == sorted(str(path) for path in tmp_path.iterdir())
+    assert (told["key"], told["number"]) == (list(contents(wide))[63], 63)
+
+
 def test_a_sample_by_number_needs_no_header_at_all(wide, tmp_path):
     with WebServer(wide) as server:
         cat(server.url, "63", out=tmp_path)

@@ -30,6 +30,12 @@ def test_the_card_and_its_companions_are_written_beside_a_sound_data_set(data_se
     assert "| video | 7 | 100.0% | 13 | 3 | CC0 |" in text
 
 
+def test_its_files_are_told_to_machines(data_set, capsys):
+    assert run(["card", str(data_set), "--json"]) == 0
+    names = ["README.md", "composition.svg", "croissant.json", "sizes.json"]
+    assert json.loads(capsys.readouterr().out) == [str(data_set / name) for name in names]
+
+
 def test_it_can_be_written_again_but_not_over_another_readme(data_set):
     write_card(data_set)
     before = {path.name: path.read_bytes() for path in write_card(data_set)}
