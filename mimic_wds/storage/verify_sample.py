@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Generator, Iterator
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from mimic_wds.pairs import Camera, ImageSample, PairSample, PairTruth
+from mimic_wds.storage.jpeg import jpeg_head
 from mimic_wds.storage.layout import image_key, is_key, sample_key
 from mimic_wds.storage.manifest import Manifest
 from mimic_wds.storage.maps import check_maps
@@ -13,6 +15,9 @@ from mimic_wds.storage.pictures import decode_jpeg
 
 #: Gives the (L,) correspondences that follow from a sample's stored homography.
 Recompute = Callable[[PairSample], NDArray[np.int16]]
+
+#: Decodes all of a JPEG's coefficients, where damage shows, and saves the transform to pixels, which cannot fail.
+ALL_BUT_PIXELS = cv2.IMREAD_REDUCED_GRAYSCALE_8
 
 #: A homography with a larger condition number cannot be inverted in float64.
 MAX_CONDITION = 1e12
@@ -99,11 +104,11 @@ def _picture(number: int, data: bytes, size: tuple[int, int]) -> Iterator[tuple[
     if not data.startswith(b"\xff\xd8") or not data.rstrip(b"\0").endswith(b"\xff\xd9"):
         yield "jpeg", f"{number}.jpg is not a whole JPEG file"
         return
-    image = decode_jpeg(data)
-    if image is None:
+    head = jpeg_head(data)
+    if head is None or decode_jpeg(data, ALL_BUT_PIXELS) is None:
         yield "jpeg", f"{number}.jpg does not decode"
-    elif image.shape[:2] != size:
-        yield "jpeg", f"{number}.jpg has size {image.shape[:2]}, the sample says {size}"
+    elif head.size != size:
+        yield "jpeg", f"{number}.jpg has size {head.size}, the sample says {size}"
 
 
 def _invertible(H: NDArray[np.float64]) -> bool:
