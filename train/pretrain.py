@@ -24,11 +24,13 @@ try:
     from torch import Tensor
 
     from mimic_wds.loading.batch import ImageBatch, PairBatch
-    from mimic_wds.loading.dataset import ImageDataset, PairDataset, open_dataset
+    from mimic_wds.loading.dataset import ImageDataset, PairDataset
     from mimic_wds.loading.faults import FaultPolicy
     from mimic_wds.loading.images import ImageLoader
+    from mimic_wds.loading.joined import JoinedDataset, open_data
     from mimic_wds.loading.loader import Share
     from mimic_wds.loading.pairs import PairLoader
+    from mimic_wds.loading.remote import Remote
     from mimic_wds.loading.transforms import normalize
     from mimic_wds.models.build import build_model
     from mimic_wds.training import checkpoint
@@ -50,7 +52,7 @@ FAULTS_NAME = "faults.json"  #: samples that could not be used, by reason, of al
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
-AnyDataset: TypeAlias = PairDataset | ImageDataset
+AnyDataset: TypeAlias = PairDataset | ImageDataset | JoinedDataset
 AnyLoader: TypeAlias = PairLoader | ImageLoader
 
 
@@ -64,10 +66,10 @@ def main() -> int:
     try:
         config = read_config(args.config, args.set, {"run": flags(args)})
         accelerator = build_accelerator(config.run.precision)
-        plan, loader = open_data(args.data, config, accelerator)
+        plan, loader = open_loader(args.data, config, accelerator)
         found = checkpoint.find(args.output, config, resume=args.resume)
         if found:
-            loader.load_state(dict(found[1].loader))
+            loader.load_state(dict(found[1].loader), adapt=args.adapt)
     except (ValueError, OSError) as error:
         return complain(error, USAGE)
     try:
@@ -99,17 +101,18 @@ def train(
     if is_main:
         show_plan(output, config, plan, loader, accelerator, bare, step + 1, last_step)
 
+    epoch, done = loader.position
     guard, meter, stopped = SkipGuard(run.max_skipped_steps), Meter(), False
     with ExitStack() as stack:
         signals = stack.enter_context(StopSignal())
         trackers = stack.enter_context(Trackers(output, step, last_step)) if is_main else None
 
         while step < last_step and not stopped:
-            epoch, done = divmod(step, per_epoch)
             batches = stack.enter_context(closing(read(loader, epoch, done)))
             arriving = meter.watch(batches)
 
-            for step in range(epoch * per_epoch + done + 1, min(last_step, (epoch + 1) * per_epoch) + 1):
+            first, last = step + 1, min(last_step, step + per_epoch - done)
+            for step in range(first, last + 1):
                 lr = config.learning_rate((step - 1) / per_epoch)
                 set_learning_rate(optimizer, lr)
                 draws, keys = step_draws(config, step - 1), list[str]()
@@ -143,6 +146,7 @@ def train(
                     accelerator.wait_for_everyone()
                 if stopped:
                     break
+            epoch, done = epoch + 1, 0
 
     faults = gather_object([loader.fault_counts.as_plain()])
     if is_main and any(each["reasons"] for each in faults):
@@ -153,6 +157,8 @@ def train(
         return INTERRUPTED
     if is_main:
         save_picture(output / "reconstructions.png", config, bare, loader.dataset, device)
+        if len(seen := loader.seen()) > 1:
+            print("seen: " + ", ".join(f"{count:,} of {name}" for name, count in seen.items()))
         print(f"{loss_summary(output / LOG_NAME)}  ({step} steps; {output})")
     return DONE
 
@@ -161,9 +167,16 @@ def parse_arguments() -> argparse.Namespace:
     """The command line: the config, and what changes from machine to machine."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path, help="TOML file, see train/configs")
-    parser.add_argument("--data", type=Path, required=True, help="folder of a data set (with manifest.json)")
+    parser.add_argument(
+        "--data",
+        action="append",
+        required=True,
+        metavar="[NAME=]DIR|URL",
+        help="a data set; several are mixed (data.weights, data.temperature)",
+    )
     parser.add_argument("--output", type=Path, help="folder to write to; default: runs/NAME-OF-THE-CONFIG")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in the output folder")
+    parser.add_argument("--adapt", action="store_true", help="with --resume: go on although the data set has changed")
     parser.add_argument("--epochs", type=int, help="instead of run.epochs (the schedule follows)")
     parser.add_argument("--steps", type=int, help="stop after so many optimizer steps (the schedule is unchanged)")
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="change any config key")
@@ -178,16 +191,18 @@ def flags(args: argparse.Namespace) -> dict[str, int]:
     return {key: value for key, value in given.items() if value is not None}
 
 
-def open_data(folder: Path, config: RunConfig, accelerator: Accelerator) -> tuple[BatchPlan, AnyLoader]:
+def open_loader(addresses: list[str], config: RunConfig, accelerator: Accelerator) -> tuple[BatchPlan, AnyLoader]:
     """This process's share of the data. Raises ValueError when data set, model and batch do not fit together."""
-    dataset, data = open_dataset(folder), config.data
+    data = config.data
+    remote = Remote(endpoint=data.endpoint, cache=data.cache, cache_bytes=int(data.cache_gb * 1e9))
+    dataset = open_data(addresses, remote)
     check_fit(dataset, config)
     per_record = config.samples_per_pair if dataset.kind == "pairs" else 1
     available = len(dataset) * per_record
     if data.global_batch > available:
         unit = "images" if config.model.objective == "mae" else "pairs"
         raise ValueError(
-            f"data.global_batch = {data.global_batch} is more than the {available} {unit} in {folder}; "
+            f"data.global_batch = {data.global_batch} is more than the {available} {unit} in {dataset.folder}; "
             "lower it or build a larger data set"
         )
     num_processes = accelerator.num_processes
@@ -203,12 +218,22 @@ def open_data(folder: Path, config: RunConfig, accelerator: Accelerator) -> tupl
         world_size=num_processes,
         accumulation=plan.accumulation,
         num_threads=data.num_threads,
-        lanes=data.lanes or None,
-        window=data.window or None,
+        **order_of(dataset, config, plan.records),
         policy=FaultPolicy(action=data.bad_samples, share=data.max_bad_share, count=data.max_bad_count),
         pin_memory=accelerator.device.type == "cuda",
     )
     return plan, loader
+
+
+def order_of(dataset: AnyDataset, config: RunConfig, records: int) -> Share:
+    """What makes the order of the samples: lanes and window, or the mixture of several data sets."""
+    data = config.data
+    if isinstance(dataset, JoinedDataset):
+        mixture = dataset.mixture(records, data.weights or None, temperature=data.temperature, seed=config.run.seed)
+        return {"order": mixture}
+    if data.weights:
+        raise ValueError(f"data.weights = {data.weights} weigh several data sets; only {dataset.folder} is given")
+    return {"lanes": data.lanes or None, "window": data.window or None}
 
 
 def check_fit(dataset: AnyDataset, config: RunConfig) -> None:
@@ -231,7 +256,7 @@ def make_loader(
     dataset: AnyDataset, config: RunConfig, *, swap: bool, augment: bool, **share: Unpack[Share]
 ) -> AnyLoader:
     """The loader of pairs, or of single images: those it crops itself, since they have any sizes."""
-    if isinstance(dataset, PairDataset):
+    if dataset.kind == "pairs":
         return PairLoader(dataset, swap=swap, **share)
     return ImageLoader(dataset, size=config.model.image_shape, augment=augment, **share)
 
@@ -292,7 +317,9 @@ def show_plan(
 def save_picture(
     path: Path, config: RunConfig, model: torch.nn.Module, dataset: AnyDataset, device: torch.device
 ) -> None:
-    """Draw what the model makes of a few samples, the same ones for the same data and seed."""
+    """Draw what the model makes of a few samples (of the first data set), the same ones for the same data and seed."""
+    if isinstance(dataset, JoinedDataset):
+        dataset = dataset.parts[0]
     num = min(6, len(dataset))
     loader = make_loader(dataset, config, swap=False, augment=False, global_batch=num, seed=config.run.seed)
     batch = next(iter(read(loader, 0, 0)))

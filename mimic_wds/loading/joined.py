@@ -7,9 +7,9 @@ from threading import Lock
 
 import numpy as np
 
-from mimic_wds.loading.dataset import Dataset, ImageDataset, PairDataset
+from mimic_wds.loading.dataset import LOCAL_CACHE, Dataset, ImageDataset, PairDataset, open_dataset
 from mimic_wds.loading.mixing import Mixture, weights_by_size
-from mimic_wds.loading.remote import RemoteShard
+from mimic_wds.loading.remote import Remote, RemoteShard
 from mimic_wds.storage.manifest import Manifest
 from mimic_wds.storage.reader import Shard
 
@@ -77,6 +77,31 @@ class JoinedDataset:
         """The data set that holds a sample, and its number there."""
         number = int(np.searchsorted(self._ends, index, side="right"))
         return number, index - (int(self._ends[number - 1]) if number else 0)
+
+
+def open_data(addresses: Sequence[str], remote: Remote = LOCAL_CACHE) -> PairDataset | ImageDataset | JoinedDataset:
+    """One data set, or several as one: each a folder, a URL, or NAME=either; its manifest's name is the default.
+
+    Raises ValueError and OSError as the data sets do, and ValueError when two have the same name.
+    """
+    parts: dict[str, PairDataset | ImageDataset] = {}
+    for address in addresses:
+        given, where = _named(address)
+        part = open_dataset(where, remote)
+        name = given or part.manifest.name
+        if name in parts:
+            raise ValueError(f"two data sets are named {name!r}: give them names of your own, as in new={where}")
+        parts[name] = part
+    if len(parts) == 1:
+        return next(iter(parts.values()))
+    return JoinedDataset(parts)  # type: ignore[arg-type]  # it refuses several kinds
+
+
+def _named(address: str) -> tuple[str, str]:
+    """The name, "" if none, and the rest of NAME=ADDRESS."""
+    name, separator, where = address.partition("=")
+    is_name = bool(separator) and name.replace("-", "").replace("_", "").isalnum()
+    return (name, where) if is_name else ("", address)
 
 
 class _Dealt:

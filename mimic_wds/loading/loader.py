@@ -150,6 +150,11 @@ class Loader(Generic[Batch]):
         """Samples that all ranks have given up to here, by source of a mixture (else "all"), over all epochs."""
         return self.order.seen(*self._position)
 
+    @property
+    def position(self) -> tuple[int, int]:
+        """Epoch and next step."""
+        return self._position
+
     def state(self) -> dict[str, Any]:
         """Where the loader is: epoch and next step, with what they refer to. Plain JSON."""
         return make_state(self.dataset.hash, self.order, self._position)

@@ -6,7 +6,7 @@ something is written. The whole tree is stored in every checkpoint.
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,9 +28,15 @@ class DataConfig:
     bad_samples: Literal["skip", "raise"] = "skip"  #: replace a sample that cannot be read, or stop at the first
     max_bad_share: float = 0.001  #: of the data set that may be bad, and never less than
     max_bad_count: int = 10  #: so many samples, before the run stops
+    weights: dict[str, float] = field(default_factory=dict)  #: of several data sets by name; none = by their sizes
+    temperature: float = 1.0  #: sizes to the power of 1 / temperature weigh them: 1 = in proportion, more = more evenly
+    endpoint: str = ""  #: address of an S3-compatible service; "" = AWS_ENDPOINT_URL or the provider's own
+    cache: str = ""  #: folder for fetched shards; "" = $MIMIC_WDS_CACHE or the user's, "none" = read by ranges instead
+    cache_gb: float = 0.0  #: what it may take; 0 = half of what is free there
 
     def __post_init__(self) -> None:
         _at_least("data", self, global_batch=1, num_threads=1, lanes=0, window=0, max_bad_share=0, max_bad_count=0)
+        _at_least("data", self, temperature=0, cache_gb=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,8 +17,8 @@ from published import jpeg, run_import, write_tree
 from mimic_wds.executors.local import LocalExecutor
 from mimic_wds.importing import base
 from mimic_wds.importing.image_folder import usable_jpeg
-from mimic_wds.storage.jpeg import jpeg_head
 from mimic_wds.importing.run import Target
+from mimic_wds.storage.jpeg import jpeg_head
 from mimic_wds.storage.manifest import read_manifest
 from mimic_wds.storage.reader import open_shards
 from mimic_wds.storage.verify import verify

@@ -66,6 +66,13 @@ def pairs(tmp_path_factory) -> Path:
     return folder
 
 
+def in_toml(value: Any) -> str:
+    """A plain value as TOML writes it."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name} = {in_toml(inner)}" for name, inner in value.items()) + "}"
+    return json.dumps(value)
+
+
 @pytest.fixture(scope="session")
 def config_file(tmp_path_factory, tiny) -> Callable[..., Path]:
     """The same as `tiny`, as a TOML file."""
@@ -75,7 +82,7 @@ def config_file(tmp_path_factory, tiny) -> Callable[..., Path]:
         path = folder / f"run{len(list(folder.iterdir()))}.toml"
         lines = []
         for name, table in config_values(tiny(**tables)).items():
-            lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
+            lines += [f"[{name}]", *(f"{key} = {in_toml(value)}" for key, value in table.items())]
         path.write_text("\n".join(lines) + "\n")
         return path
 
@@ -95,8 +102,16 @@ def script() -> ModuleType:
 def pretrain(script, pairs, monkeypatch) -> Callable[..., int]:
     """Run the script in this process: pretrain(CONFIG, "--output", FOLDER) -> exit code."""
 
-    def run(*arguments: object, data: Path = pairs) -> int:
-        monkeypatch.setattr(sys, "argv", ["pretrain.py", *map(str, arguments), "--data", str(data)])
+    def run(*arguments: object, data: Path | list[str] = pairs) -> int:
+        monkeypatch.setattr(
+            sys,
+            "argv",
+            [
+                "pretrain.py",
+                *map(str, arguments),
+                *(word for one in (data if isinstance(data, list) else [data]) for word in ("--data", str(one))),
+            ],
+        )
         AcceleratorState._reset_state(reset_partial_state=True)
         return script.main()
 
