@@ -4,7 +4,7 @@
     accelerate launch --multi_gpu train/pretrain.py train/configs/croco_vitb16.toml --data DIR     (all GPUs)
 
 Writes to the output folder: checkpoint-STEP/, log.jsonl, tensorboard/, skipped.jsonl (steps without a finite loss or
-gradient, and what they saw) and, at the end, reconstructions.png.
+gradient, and what they saw), pictures/STEP.png every run.look_every steps and, at the end, reconstructions.png.
 Exit codes: 0 done, 1 failed, 2 wrong arguments, config or data, 130 interrupted (a checkpoint is saved; use --resume).
 """
 
@@ -39,9 +39,9 @@ try:
     from mimic_wds.training.config import RunConfig, read_config
     from mimic_wds.training.engine import SkipGuard, TrainingDiverged, build_accelerator, optimizer_step, slow_precision
     from mimic_wds.training.inputs import model_inputs, step_draws
+    from mimic_wds.training.looks import Look
     from mimic_wds.training.meters import Meter
     from mimic_wds.training.optimizer import build_optimizer
-    from mimic_wds.training.pictures import reconstructions, write_png
     from mimic_wds.training.schedule import set_learning_rate
     from mimic_wds.training.signals import StopSignal
     from mimic_wds.training.trackers import LOG_NAME, LogRecord, Trackers, loss_summary
@@ -49,6 +49,9 @@ except ModuleNotFoundError as error:
     sys.exit(f"pretrain: {error.name} is missing; install what training needs with: pip install 'mimic-wds[train]'")
 
 FAULTS_NAME = "faults.json"  #: samples that could not be used, by reason, of all processes
+
+#: Samples that the attention agreement is taken over.
+LOOKED_AT = 32
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -67,13 +70,16 @@ def main() -> int:
         config = read_config(args.config, args.set, {"run": flags(args)})
         accelerator = build_accelerator(config.run.precision)
         plan, loader = open_loader(args.data, config, accelerator)
+        look_at = open_data([args.look_at], remote_of(config)) if args.look_at else None
+        if look_at is not None:
+            check_fit(look_at, config)
         found = checkpoint.find(args.output, config, resume=args.resume)
         if found:
             loader.load_state(dict(found[1].loader), adapt=args.adapt)
     except (ValueError, OSError) as error:
         return complain(error, USAGE)
     try:
-        return train(args.output, config, accelerator, plan, loader, found[0] if found else None)
+        return train(args.output, config, accelerator, plan, loader, look_at, found[0] if found else None)
     except torch.OutOfMemoryError as error:
         return complain(f"out of memory; lower run.max_device_batch ({config.run.max_device_batch}): {error}", FAILED)
     except (DataError, TrainingDiverged, ValueError, OSError) as error:
@@ -83,7 +89,13 @@ def main() -> int:
 
 
 def train(
-    output: Path, config: RunConfig, accelerator: Accelerator, plan: BatchPlan, loader: AnyLoader, newest: Path | None
+    output: Path,
+    config: RunConfig,
+    accelerator: Accelerator,
+    plan: BatchPlan,
+    loader: AnyLoader,
+    look_at: AnyDataset | None,
+    newest: Path | None,
 ) -> int:
     """The run itself, from the beginning or from the checkpoint `newest`. Returns the exit code."""
     run, device, is_main = config.run, accelerator.device, accelerator.is_main_process
@@ -103,6 +115,7 @@ def train(
 
     epoch, done = loader.position
     guard, meter, stopped = SkipGuard(run.max_skipped_steps), Meter(), False
+    look = make_look(config, look_at or loader.dataset, device) if is_main else None
     with ExitStack() as stack:
         signals = stack.enter_context(StopSignal())
         trackers = stack.enter_context(Trackers(output, step, last_step)) if is_main else None
@@ -131,9 +144,15 @@ def train(
                 stopped = result.stop
 
                 all_keys = gather_object(keys) if warning else []
-                if trackers and (step in (1, last_step) or step % run.log_every == 0 or warning):
-                    speed = meter.read()
-                    trackers.log(LogRecord.of(result, step=step, steps_per_epoch=per_epoch, lr=lr, speed=speed))
+                looks = look if run.look_every and step % run.look_every == 0 else None
+                if trackers and (step in (1, last_step) or step % run.log_every == 0 or warning or looks):
+                    seen = looks.attention(bare) if looks else None
+                    record = LogRecord.of(
+                        result, step=step, steps_per_epoch=per_epoch, lr=lr, speed=meter.read(), attention=seen
+                    )
+                    trackers.log(record)
+                    if looks:
+                        looks.picture(bare, output / "pictures" / f"{step:07d}.png")
                     if warning:
                         print(warning, file=sys.stderr, flush=True)
                         trackers.skipped(step, result.skipped, all_keys)
@@ -142,7 +161,9 @@ def train(
                         state = checkpoint.TrainState(
                             step=step, epoch=step / per_epoch, loader=loader.state(), config=config
                         )
-                        checkpoint.save(output, state, bare, optimizer, accelerator.scaler, run.keep_checkpoints)
+                        checkpoint.save(
+                            output, state, bare, optimizer, accelerator.scaler, run.keep_checkpoints, run.keep_every
+                        )
                     accelerator.wait_for_everyone()
                 if stopped:
                     break
@@ -155,8 +176,10 @@ def train(
     if step < last_step:
         accelerator.print(f"interrupted after step {step}; go on with --resume")
         return INTERRUPTED
-    if is_main:
-        save_picture(output / "reconstructions.png", config, bare, loader.dataset, device)
+    if look:
+        look.picture(bare, output / "reconstructions.png")
+        if (agreement := look.attention(bare)) is not None:
+            print(f"attention agreement {agreement:.1%}")
         if len(seen := loader.seen()) > 1:
             print("seen: " + ", ".join(f"{count:,} of {name}" for name, count in seen.items()))
         print(f"{loss_summary(output / LOG_NAME)}  ({step} steps; {output})")
@@ -174,6 +197,7 @@ def parse_arguments() -> argparse.Namespace:
         metavar="[NAME=]DIR|URL",
         help="a data set; several are mixed (data.weights, data.temperature)",
     )
+    parser.add_argument("--look-at", metavar="DIR|URL", help="held-out samples for pictures; default: some of --data")
     parser.add_argument("--output", type=Path, help="folder to write to; default: runs/NAME-OF-THE-CONFIG")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in the output folder")
     parser.add_argument("--adapt", action="store_true", help="with --resume: go on although the data set has changed")
@@ -193,9 +217,7 @@ def flags(args: argparse.Namespace) -> dict[str, int]:
 
 def open_loader(addresses: list[str], config: RunConfig, accelerator: Accelerator) -> tuple[BatchPlan, AnyLoader]:
     """This process's share of the data. Raises ValueError when data set, model and batch do not fit together."""
-    data = config.data
-    remote = Remote(endpoint=data.endpoint, cache=data.cache, cache_bytes=int(data.cache_gb * 1e9))
-    dataset = open_data(addresses, remote)
+    data, dataset = config.data, open_data(addresses, remote_of(config))
     check_fit(dataset, config)
     per_record = config.samples_per_pair if dataset.kind == "pairs" else 1
     available = len(dataset) * per_record
@@ -223,6 +245,12 @@ def open_loader(addresses: list[str], config: RunConfig, accelerator: Accelerato
         pin_memory=accelerator.device.type == "cuda",
     )
     return plan, loader
+
+
+def remote_of(config: RunConfig) -> Remote:
+    """How data sets that do not lie here are read."""
+    data = config.data
+    return Remote(endpoint=data.endpoint, cache=data.cache, cache_bytes=int(data.cache_gb * 1e9))
 
 
 def order_of(dataset: AnyDataset, config: RunConfig, records: int) -> Share:
@@ -314,18 +342,18 @@ def show_plan(
         print(f"pretrain: {warning}", file=sys.stderr, flush=True)
 
 
-def save_picture(
-    path: Path, config: RunConfig, model: torch.nn.Module, dataset: AnyDataset, device: torch.device
-) -> None:
-    """Draw what the model makes of a few samples (of the first data set), the same ones for the same data and seed."""
+def make_look(config: RunConfig, dataset: AnyDataset, device: torch.device) -> Look:
+    """A few samples to look at (of the first data set), the same ones for the same data and seed."""
     if isinstance(dataset, JoinedDataset):
         dataset = dataset.parts[0]
-    num = min(6, len(dataset))
+    num = min(LOOKED_AT, len(dataset))
     loader = make_loader(dataset, config, swap=False, augment=False, global_batch=num, seed=config.run.seed)
-    batch = next(iter(read(loader, 0, 0)))
+    with closing(read(loader, 0, 0)) as batches:
+        batch = next(batches)
     noise = step_noise(config.run.seed, 0, num, config.model.num_patches).to(device)
     image0, image1, _ = normalized(batch, device)
-    write_png(path, reconstructions(model, config.model, image0, image1, noise))
+    corr = batch.corr_0to1.to(device) if isinstance(batch, PairBatch) else None
+    return Look(config, image0, image1, corr, noise)
 
 
 def complain(error: object, code: int) -> int:

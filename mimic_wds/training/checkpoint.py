@@ -13,7 +13,8 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,10 +65,11 @@ def save(
     optimizer: Optimizer,
     scaler: torch.amp.GradScaler | None = None,
     keep: int = 3,
+    keep_every: int = 0,
 ) -> Path:
-    """Write ``output/checkpoint-STEP`` and delete all but the newest `keep`; returns the folder.
+    """Write ``output/checkpoint-STEP``; delete all but the newest `keep` and, if set, each `keep_every`-th step.
 
-    `model` is the bare module (not wrapped for several processes). Only one process may call this.
+    `model` is the bare module (not wrapped for several processes). Only one process may call this. Returns the folder.
     """
     folder = output / f"{PREFIX}{state.step:07d}"
     if not folder.is_dir():
@@ -79,14 +81,18 @@ def save(
         _fill(staging, state, model, optimizer, scaler)
         staging.rename(folder)
         _sync_folder(output)
-    _prune(output, keep)
+    _prune(output, keep, keep_every)
     return folder
 
 
 def checkpoints(output: Path) -> list[Path]:
     """The whole checkpoints in `output`, oldest first; half-written ones have other names."""
     found = [p for p in output.glob(f"{PREFIX}*") if p.name.removeprefix(PREFIX).isdigit() and p.is_dir()]
-    return sorted(found, key=lambda p: int(p.name.removeprefix(PREFIX)))
+    return sorted(found, key=_step)
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix(PREFIX))
 
 
 def latest(output: Path) -> Path | None:
@@ -95,20 +101,37 @@ def latest(output: Path) -> Path | None:
 
 
 def find(output: Path, config: RunConfig, *, resume: bool) -> tuple[Path, TrainState] | None:
-    """Where a run in `output` goes on from: its newest checkpoint, or None for a new run.
+    """Where a run in `output` goes on from: its newest whole checkpoint, or None for a new run.
 
-    Raises ValueError when there is a checkpoint but not the wish to go on from it, or when it was written with another
-    model, batch or seed than `config` has.
+    A damaged one is passed over, which is said on stderr. Raises ValueError when there is a checkpoint but not the wish
+    to go on from it, when all are damaged, or when it was written with another model, batch or seed than `config` has.
     """
-    newest = latest(output)
-    if newest is None:
+    found = checkpoints(output)
+    if not found:
         return None
     if not resume:
-        raise ValueError(f"{output} holds a run already ({newest.name}): add --resume to go on, or change --output")
-    state = read_state(newest)
+        raise ValueError(f"{output} holds a run already ({found[-1].name}): add --resume to go on, or change --output")
+    newest, state = _newest_whole(found)
     if changed := changed_keys(state.config, config):
         raise ValueError(f"{newest} was written with other settings: {', '.join(changed)}; resume with the same ones")
     return newest, state
+
+
+def _newest_whole(found: Sequence[Path]) -> tuple[Path, TrainState]:
+    """The last of some checkpoints that can be read. Raises ValueError with what is wrong with the last if none can."""
+    problem = ""
+    for folder in reversed(found):
+        try:
+            state = read_state(folder)
+            read_weights(folder)
+            if not zipfile.is_zipfile(folder / OPTIMIZER_NAME):
+                raise ValueError(f"{folder / OPTIMIZER_NAME}: missing or cut short")
+        except ValueError as error:
+            problem = problem or str(error)
+            print(f"checkpoint {folder.name} is passed over: {error}", file=sys.stderr, flush=True)
+            continue
+        return folder, state
+    raise ValueError(problem)
 
 
 def read_state(folder: Path) -> TrainState:
@@ -210,8 +233,10 @@ def _fill(
     _sync_folder(folder)
 
 
-def _prune(output: Path, keep: int) -> None:
+def _prune(output: Path, keep: int, keep_every: int) -> None:
     for folder in checkpoints(output)[:-keep]:
+        if keep_every and _step(folder) % keep_every == 0:
+            continue
         doomed = folder.rename(output / f".{folder.name}.tmp-{os.getpid()}")  # never half a checkpoint in sight
         shutil.rmtree(doomed)
 

@@ -66,11 +66,13 @@ class LoopConfig:
     epochs: int
     max_steps: int = 0  #: stop after this many optimizer steps, the schedule unchanged; 0 = all epochs
     seed: int = 0  #: of the initial weights, the order of the data and the masks
-    precision: Literal["no", "bf16", "fp16"] = "no"
+    precision: Literal["no", "tf32", "bf16", "fp16"] = "no"
     max_device_batch: int = 64  #: what fits on one device, in the unit of data.global_batch
     log_every: int = 20  #: optimizer steps
     checkpoint_every: int = 0  #: optimizer steps; 0 = at the end of every epoch
     keep_checkpoints: int = 3  #: the newest ones
+    keep_every: int = 0  #: optimizer steps; checkpoints at multiples of it are never deleted; 0 = none
+    look_every: int = 0  #: optimizer steps between two looks at what the model does (pictures/, attention agreement)
     max_skipped_steps: int = 10  #: stop after this many steps in a row without a finite loss and gradient
 
     def __post_init__(self) -> None:
@@ -84,6 +86,8 @@ class LoopConfig:
             log_every=1,
             checkpoint_every=0,
             keep_checkpoints=1,
+            keep_every=0,
+            look_every=0,
             max_skipped_steps=1,
         )
 

@@ -34,12 +34,12 @@ class StepResult:
 def build_accelerator(precision: str, *, cpu: bool = False) -> Accelerator:
     """An Accelerator that leaves accumulation to `optimizer_step`, whatever the environment asks for.
 
-    precision: "no", "bf16" or "fp16". Takes a GPU when there is one and `cpu` is not set; several processes without
+    precision: "no", "tf32", "bf16" or "fp16". Takes a GPU when there is one and not `cpu`; several processes without
     GPUs work together through gloo. Raises ValueError for fp16 without a GPU.
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     accelerator = Accelerator(
-        mixed_precision=precision,
+        mixed_precision="no" if precision == "tf32" else precision,
         # Started by torchrun on a machine without GPUs, each process would else train alone, on all of the data.
         cpu=cpu or (world_size > 1 and not torch.accelerator.is_available()),
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
@@ -49,6 +49,8 @@ def build_accelerator(precision: str, *, cpu: bool = False) -> Accelerator:
             f"{world_size} processes were started, but each would train alone: start them with `accelerate launch` or "
             "`torchrun`, one for every GPU"
         )
+    # What a GPU multiplies fp32 matrices with: 10 bits of the 23 are kept in tf32.
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     if precision == "fp16" and accelerator.scaler is None:  # accelerate would quietly compute in fp32
         raise ValueError('run.precision = "fp16" needs a GPU and there is none here; use "bf16" or "no"')
     return accelerator

@@ -3,9 +3,13 @@
 import signal
 from types import FrameType
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
 
 class StopSignal:
-    """SIGINT and SIGTERM only raise a flag while this context is open, so that a run ends between two steps.
+    """SIGINT, SIGTERM and SIGUSR1 only raise a flag while this context is open, so that a run ends between two steps.
+
+    Slurm gives notice by SIGTERM before it preempts, and by SIGUSR1 before time is up (`sbatch --signal=USR1@120`).
 
     Launchers pass Ctrl-C on a second time; the third SIGINT interrupts at once.
     """
@@ -22,7 +26,7 @@ class StopSignal:
             raise KeyboardInterrupt
 
     def __enter__(self) -> "StopSignal":
-        self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._before = {number: signal.signal(number, self._handle) for number in _SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:

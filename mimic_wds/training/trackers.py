@@ -31,13 +31,21 @@ class LogRecord:
     grad_norm: float  #: before clipping
     pairs_per_s: float  #: over all processes, since the last line
     loader_wait: float  #: share of that time spent waiting for data, in [0, 1]
+    attention: float | None = None  #: agreement of the cross-attention with the stored correspondences, in [0, 1]
     skipped: str = ""  #: why the weights were left alone in this step ("loss", "gradient"), or ""
 
     @classmethod
     def of(
-        cls, result: StepResult, *, step: int, steps_per_epoch: int, lr: float, speed: tuple[float, float]
+        cls,
+        result: StepResult,
+        *,
+        step: int,
+        steps_per_epoch: int,
+        lr: float,
+        speed: tuple[float, float],
+        attention: float | None = None,
     ) -> "LogRecord":
-        """A line about `result`; `speed` is what `Meter.read` gives."""
+        """A line about `result`; `speed` is what `Meter.read` gives, `attention` what a look at the model has found."""
         return cls(
             step=step,
             epoch=step / steps_per_epoch,
@@ -46,6 +54,7 @@ class LogRecord:
             grad_norm=result.grad_norm,
             pairs_per_s=speed[0],
             loader_wait=speed[1],
+            attention=attention,
             skipped=result.skipped,
         )
 
@@ -67,8 +76,9 @@ class Trackers:
         values = {name: _json_value(value) for name, value in asdict(record).items()}
         self._file.write(json.dumps(values, allow_nan=False) + "\n")
         self._file.flush()
-        for name in ("loss", "lr", "grad_norm", "pairs_per_s", "loader_wait"):
-            self._board.add_scalar(name, getattr(record, name), record.step)
+        for name in ("loss", "lr", "grad_norm", "pairs_per_s", "loader_wait", "attention"):
+            if getattr(record, name) is not None:
+                self._board.add_scalar(name, getattr(record, name), record.step)
         print(console_line(record, self._total), flush=True)
 
     def skipped(self, step: int, reason: str, keys: Sequence[str]) -> None:
@@ -94,7 +104,9 @@ def console_line(record: LogRecord, total_steps: int) -> str:
     return (
         f"step {record.step:{width}}/{total_steps}  epoch {record.epoch:6.2f}  loss {record.loss:.4f}  "
         f"lr {record.lr:.2e}  |g| {record.grad_norm:.2f}  {record.pairs_per_s:6.1f} pairs/s  "
-        f"loader wait {record.loader_wait:4.0%}" + (f"  SKIPPED: {record.skipped} not finite" if record.skipped else "")
+        f"loader wait {record.loader_wait:4.0%}"
+        + ("" if record.attention is None else f"  attention {record.attention:.1%}")
+        + (f"  SKIPPED: {record.skipped} not finite" if record.skipped else "")
     )
 
 

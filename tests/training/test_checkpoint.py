@@ -1,6 +1,7 @@
 """Checkpoints: whole or absent, complete enough to rebuild the model, and strict about what they fit."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -121,6 +122,31 @@ def test_damaged_files_are_named(trained, tmp_path, name, damage):
         path.unlink()
     with pytest.raises(ValueError, match=name):
         restore(folder, model, optimizer)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "state.json"])
+@pytest.mark.parametrize("damage", ["torn", "missing"])
+def test_a_damaged_newest_one_is_passed_over(trained, tmp_path, capsys, name, damage):
+    config, model, optimizer = trained
+    older = save(tmp_path, state(config), model, optimizer)
+    newest = save(tmp_path, state(config, 3), model, optimizer)
+    path = newest / name
+    if damage == "torn":
+        path.write_bytes(path.read_bytes()[:-100])
+    else:
+        path.unlink()
+    assert find(tmp_path, config, resume=True) == (older, state(config))
+    assert "checkpoint-0000003 is passed over: " in capsys.readouterr().err
+    shutil.rmtree(older)
+    with pytest.raises(ValueError, match=name):
+        find(tmp_path, config, resume=True)
+
+
+def test_every_nth_one_is_kept_for_good(trained, tmp_path):
+    config, model, optimizer = trained
+    for step in range(1, 11):
+        save(tmp_path, state(config, step), model, optimizer, keep=2, keep_every=4)
+    assert [path.name for path in checkpoint.checkpoints(tmp_path)] == [f"checkpoint-{n:07d}" for n in (4, 8, 9, 10)]
 
 
 def test_a_run_is_only_continued_on_purpose_and_with_the_same_settings(trained, tmp_path, tiny):

@@ -69,3 +69,16 @@ def test_a_run_may_go_on_with_more_data(pretrain, config_file, pairs, tmp_path, 
     assert len(losses(output)) == 9
     state = read_state(latest(output))
     assert (state.step, state.loader["epoch"], state.loader["step"]) == (9, 3, 1)
+
+
+def test_looks_are_pictures_and_attention_on_held_out_pairs(pretrain, config_file, sets, tmp_path, capsys):
+    config = config_file(run={"look_every": 2, "log_every": 100})
+    options = ["--output", tmp_path, "--steps", "4", "--look-at", sets[1]]
+    assert pretrain(config, *options, data=sets[0]) == 0
+    assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == ["0000002.png", "0000004.png"]
+    logged = {line["step"]: line["attention"] for line in read_log(tmp_path / "log.jsonl")}
+    assert set(logged) == {1, 2, 4}
+    assert logged[1] is None
+    said = capsys.readouterr().out
+    assert f"attention agreement {logged[4]:.1%}" in said  # the weights did not change after the last step
+    assert 0 <= logged[2] <= 1

@@ -171,11 +171,12 @@ def test_the_guard_gives_up_after_so_many_in_a_row_and_says_what_to_change():
         guard.observe(bad, model, step=5, lr=0.1, precision="bf16")
 
 
-def test_a_signal_is_only_a_flag_until_the_third_interrupt():
+@pytest.mark.parametrize("notice", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_is_only_a_flag_until_the_third_interrupt(notice):
     before = signal.getsignal(signal.SIGTERM)
     with StopSignal() as signals:
         assert not signals.requested
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), notice)
         assert signals.requested
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
