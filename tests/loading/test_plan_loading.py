@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from servers_for_transfer import WebServer
 
 from mimic_wds.cli.main import run
 from mimic_wds.loading.order import rank_rows
@@ -89,6 +90,15 @@ def test_the_plan_as_json(folder, capsys):
     plan = json.loads(capsys.readouterr().out)
     assert (plan["samples"], plan["steps_per_epoch"], plan["left_out"]) == (30, 2, 6)
     assert plan["quality"]["scene_samples"] == 6
+
+
+def test_a_data_set_on_a_server_is_planned_from_its_manifest_alone(folder, capsys):
+    assert run(["plan", str(folder), "--batch-size", "6", "--json"]) == 0
+    local = capsys.readouterr().out
+    with WebServer(folder) as server:
+        assert run(["plan", server.url, "--batch-size", "6", "--json"]) == 0
+        assert [(method, name) for method, name, _, _ in server.log] == [("GET", "manifest.json")]
+    assert json.loads(capsys.readouterr().out) == json.loads(local)
 
 
 def test_a_folder_without_a_data_set(tmp_path, capsys):
