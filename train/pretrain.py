@@ -250,7 +250,13 @@ def open_loader(addresses: list[str], config: RunConfig, accelerator: Accelerato
 def remote_of(config: RunConfig) -> Remote:
     """How data sets that do not lie here are read."""
     data = config.data
-    return Remote(endpoint=data.endpoint, cache=data.cache, cache_bytes=int(data.cache_gb * 1e9))
+    return Remote(
+        endpoint=data.endpoint,
+        anonymous=data.anonymous,
+        cache=data.cache,
+        cache_bytes=int(data.cache_gb * 1e9),
+        verify=data.verify_cache,
+    )
 
 
 def order_of(dataset: AnyDataset, config: RunConfig, records: int) -> Share:

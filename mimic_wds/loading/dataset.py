@@ -1,13 +1,14 @@
 """A data set, here or in a bucket, as a list of samples: any of them is one read."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import ClassVar, Self
 
 import numpy as np
 
-from mimic_wds.loading.remote import Remote, RemoteShard, RemoteShards
+from mimic_wds.loading.remote import Remote, RemoteShards
+from mimic_wds.loading.remote_shard import RemoteShard
 from mimic_wds.pairs import Kind
 from mimic_wds.storage.manifest import manifest_hash, read_manifest
 from mimic_wds.storage.places import open_place, read_manifest_at
@@ -85,6 +86,11 @@ class Dataset:
         """Say which shards will be read, in which order: those of a remote data set are fetched ahead."""
         if self._remote is not None:
             self._remote.expect(groups)
+
+    def will_read(self, indices: Iterable[int]) -> None:
+        """Say which samples will be read next, in any order: those that come by ranged reads are asked for together."""
+        if self._remote is not None:
+            self._remote.will_read(map(self._place, indices))
 
     def _place(self, index: int) -> tuple[int, int]:
         """Number of the shard that holds sample `index`, and its place there."""

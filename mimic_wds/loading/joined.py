@@ -2,14 +2,15 @@
 
 import hashlib
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from threading import Lock
 
 import numpy as np
 
 from mimic_wds.loading.dataset import LOCAL_CACHE, Dataset, ImageDataset, PairDataset, open_dataset
 from mimic_wds.loading.mixing import Mixture, weights_by_size
-from mimic_wds.loading.remote import Remote, RemoteShard
+from mimic_wds.loading.remote import Remote
+from mimic_wds.loading.remote_shard import RemoteShard
 from mimic_wds.storage.manifest import Manifest
 from mimic_wds.storage.reader import Shard
 
@@ -64,6 +65,15 @@ class JoinedDataset:
         dealt = _Dealt(groups, self._first_shards)
         for number, part in enumerate(self.parts):
             part.expect(dealt.of(number))
+
+    def will_read(self, indices: Iterable[int]) -> None:
+        """Tell every data set which of its samples will be read next."""
+        asked: dict[int, list[int]] = {}
+        for index in indices:
+            number, own = self._part(index)
+            asked.setdefault(number, []).append(own)
+        for number, own_indices in asked.items():
+            self.parts[number].will_read(own_indices)
 
     def mixture(
         self, global_batch: int, weights: Mapping[str, float] | None = None, *, temperature: float = 1.0, seed: int = 0

@@ -209,6 +209,7 @@ class Loader(Generic[Batch]):
     def _start(self, pool: ThreadPoolExecutor, epoch: int, step: int, rows: NDArray[np.int64]) -> Pending[Batch]:
         """Have a micro-batch decoded."""
         indices = self.order.at(epoch, step, rows)
+        self.dataset.will_read(indices.tolist())
         pending = self._pending(epoch, rows, indices)
         work = list(enumerate(indices.tolist()))
         tasks = (work[start : start + self._task_size] for start in range(0, len(work), self._task_size))

@@ -134,7 +134,7 @@ def _name(header: bytes) -> str:
 
 def open_shards(folder: Path, manifest: Manifest) -> list[Shard]:
     """All shards of a data set, each with the samples and bytes that the manifest says. Raises ValueError otherwise."""
-    _allow_open_files(len(manifest.shards))
+    allow_open_files(len(manifest.shards))
     shards: list[Shard] = []
     try:
         for info in manifest.shards:
@@ -162,7 +162,7 @@ def open_shards(folder: Path, manifest: Manifest) -> list[Shard]:
     return shards
 
 
-def _allow_open_files(number: int) -> None:
+def allow_open_files(number: int) -> None:
     """Make room for so many more open files, as far as this process may (the soft limit is often 1024)."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = number + SPARE_FILES if hard == resource.RLIM_INFINITY else min(number + SPARE_FILES, hard)
