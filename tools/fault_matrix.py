@@ -10,12 +10,13 @@ process of its own that is ended after a while: some of its answers to a fault a
 import argparse
 import datetime
 import importlib.metadata
-import json
+import multiprocessing
+import os
 import platform
-import subprocess
 import sys
 import tempfile
 import warnings
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,19 +25,21 @@ sys.path[:0] = [str(ROOT / "tests" / name) for name in ("faults", "storage", "tr
 import damaged  # noqa: E402
 import ordering  # noqa: E402
 import remote  # noqa: E402
+import webdataset  # noqa: E402, F401 - once, before the processes fork
 import writing  # noqa: E402
 
 CASES = {case.number: case for case in [*damaged.CASES, *writing.CASES, *remote.CASES, *ordering.CASES]}
 
 #: After so many seconds a case is ended, and counts as one that waits for ever.
-LIMIT_S = 45
+LIMIT_S = 90
 
 HEAD = """# Faults, and what becomes of them
 
 Written by `python tools/fault_matrix.py --out docs/fault-matrix.md` on {date}, {machine}, mimic-wds {ours},
 webdataset {theirs}. Shards have 10 samples of 4 members; servers are real ones on the same machine.
 `tests/faults` holds ours to this. What webdataset does not offer has no entry in its column. Its defaults are used
-where nothing else is said.
+where nothing else is said; a process that still waits after 40 s is ended. In F13 to F15 `pull` and the cache wait
+0.5 s for a silent server instead of the usual 15 s. ✓ is right, ✗ is not.
 
 | | fault | mimic-wds | webdataset |
 |---|---|---|---|
@@ -47,14 +50,13 @@ def main() -> int:
     """Run all cases, print them, write the table; 1 if ours is not right everywhere."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="write the table to this Markdown file")
-    parser.add_argument("--one", nargs=2, metavar=("CASE", "SIDE"), help="run one side (ours, theirs) of one case")
+    parser.add_argument("--only", nargs="+", metavar="CASE", choices=CASES, help="run these cases, for example F3")
     args = parser.parse_args()
-    if args.one:
-        return run_one(*args.one)
     rows = []
-    for number in sorted(CASES, key=lambda number: int(number[1:])):
+    for number in sorted(args.only or CASES, key=lambda number: int(number[1:])):
         rows.append((number, outcome(number, "ours"), outcome(number, "theirs") if CASES[number].theirs else None))
-        print("\n".join(f"{number} {side}" for side in rows[-1][1:] if side), flush=True)
+        for name, side in zip(("mimic-wds", "webdataset"), rows[-1][1:], strict=True):
+            print(f"{number} {name}: {cell(side)}", flush=True)
     if args.out:
         args.out.write_text(table(rows), encoding="utf-8")
     wrong = [number for number, ours, _ in rows if not ours["right"]]
@@ -62,25 +64,36 @@ def main() -> int:
     return int(bool(wrong))
 
 
-def run_one(number: str, side: str) -> int:
-    """Run one side of a case and print its outcome as the last line."""
+def run_one(number: str, side: str, answers: Connection) -> None:
+    """Run one side of a case and send its outcome."""
     warnings.simplefilter("ignore")
+    silence = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(silence, stream)
     with tempfile.TemporaryDirectory() as scratch:
-        found = getattr(CASES[number], side)(Path(scratch))
-    print(json.dumps({"right": bool(found.right), "what": found.what}))
-    return 0
+        try:
+            found = getattr(CASES[number], side)(Path(scratch))
+            answers.send({"right": bool(found.right), "what": found.what})
+        except Exception as error:
+            answers.send({"right": False, "what": f"ends with {type(error).__name__}: {str(error)[:200]}"})
 
 
 def outcome(number: str, side: str) -> dict[str, object]:
-    """The outcome of one side of a case, from a process of its own."""
-    command = [sys.executable, __file__, "--one", number, side]
+    """The outcome of one side of a case, from a process of its own, forked so that imports are done once."""
+    context = multiprocessing.get_context("fork")
+    answers, sender = context.Pipe(duplex=False)
+    process = context.Process(target=run_one, args=(number, side, sender))
+    process.start()
+    sender.close()
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
-    except subprocess.TimeoutExpired:
+        if answers.poll(LIMIT_S):
+            return answers.recv()
         return {"right": False, "what": f"still waiting after {LIMIT_S} s"}
-    if done.returncode:
-        return {"right": False, "what": f"ends with {done.stderr.strip().splitlines()[-1][:200]}"}
-    return json.loads(done.stdout.splitlines()[-1])
+    except EOFError:
+        return {"right": False, "what": "the process ended without an answer"}
+    finally:
+        process.kill()
+        process.join()
 
 
 def table(rows: list[tuple[str, dict[str, object], dict[str, object] | None]]) -> str:

@@ -48,7 +48,7 @@ class Remote:
     anonymous: bool = False  #: send no credentials
     cache: str = ""  #: folder of the cache; "" = $MIMIC_WDS_CACHE or the user's, "none" = no cache but ranged reads
     cache_bytes: int = 0  #: what the cache may take; 0 = half of what is free on its disk
-    verify: bool = False  #: hash the shards that are in the cache, too, before they are read
+    verify: bool = True  #: hash shards that are in the cache already when they are opened, not only what is fetched
 
     def __post_init__(self) -> None:
         if self.cache_bytes < 0:

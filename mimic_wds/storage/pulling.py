@@ -117,7 +117,7 @@ def _check_space(folder: Path, shards: Sequence[File]) -> None:
     needed, free = sum(file.bytes for file in shards) - begun, shutil.disk_usage(folder).free
     if needed > free:
         raise OutputError(
-            errno.ENOSPC, f"{folder}: {needed / 1e9:.2f} GB are to come, but the disk has {free / 1e9:.2f} GB left"
+            errno.ENOSPC, f"{folder}: {needed / 1e6:,.1f} MB are to come, but the disk has {free / 1e6:,.1f} MB left"
         )
 
 

@@ -33,7 +33,7 @@ class DataConfig:
     endpoint: str = ""  #: address of an S3-compatible service; "" = AWS_ENDPOINT_URL or the provider's own
     cache: str = ""  #: folder for fetched shards; "" = $MIMIC_WDS_CACHE or the user's, "none" = read by ranges instead
     cache_gb: float = 0.0  #: what it may take; 0 = half of what is free there
-    verify_cache: bool = False  #: hash the shards that are in the cache already, too
+    verify_cache: bool = True  #: hash shards that are in the cache already when they are opened
     anonymous: bool = False  #: send no credentials, for public buckets
 
     def __post_init__(self) -> None:

@@ -5,8 +5,12 @@ import tarfile
 from pathlib import Path
 
 from base import PER_SHARD, Case, Outcome, cut, first_shard, loose_members, message_of, short, whole_set
+from servers_for_transfer import WebServer
 
 from mimic_wds.loading.dataset import PairDataset
+from mimic_wds.loading.faults import FaultPolicy
+from mimic_wds.loading.pairs import PairLoader
+from mimic_wds.loading.remote import Remote
 from mimic_wds.storage.index import index_tar
 from mimic_wds.storage.places import open_place
 from mimic_wds.storage.pulling import pull
@@ -45,7 +49,7 @@ def torn_theirs(sample: int, member: int, inside: int = 0):
         whole_set(folder / "set")
         path = first_shard(folder / "set")
         cut(path, sample, member, inside)
-        seen = []
+        seen, right = [], True
         for handler in (wds.handlers.reraise_exception, wds.handlers.warn_and_continue):
             given, error = [], ""
             try:
@@ -55,7 +59,9 @@ def torn_theirs(sample: int, member: int, inside: int = 0):
                 error = type(raised).__name__
             halves = sum(members < 4 for members in given)
             seen.append(f"{len(given)} samples, {halves} of them half, {error or 'no error'}")
-        return Outcome(False, f"strict: {seen[0]}; tolerant: {seen[1]}")
+            strict = handler is wds.handlers.reraise_exception
+            right = right and not halves and bool(error or not strict)
+        return Outcome(right, f"strict: {seen[0]}; tolerant: {seen[1]}")
 
     return theirs
 
@@ -74,9 +80,14 @@ def flipped_ours(folder: Path) -> Outcome:
     flip(first_shard(folder / "set"))
     found = [str(problem) for problem in verify(folder / "set")]
     fetched = message_of(pull, open_place(folder / "set"), folder / "copy", How())
-    right = any("sha256" in text for text in found) and "is damaged there" in fetched
-    nothing = not list((folder / "copy").glob("*.tar"))
-    return Outcome(right and nothing, f"`verify`: “{short(found[0], folder)}”; `pull` refuses it, nothing is kept")
+    with WebServer(folder / "set") as server, PairDataset(server.url, Remote(cache=str(folder / "cache"))) as data_set:
+        loader = PairLoader(data_set, global_batch=PER_SHARD, policy=FaultPolicy(action="raise"))
+        loaded = message_of(list, loader.epoch(0))
+    right = any("sha256" in text for text in found) and "is damaged there" in fetched and "shard_is_damaged" in loaded
+    kept = [path.name for where in ("copy", "cache") for path in (folder / where).rglob("*")]
+    nothing = not any(name.endswith((".tar", ".part")) for name in kept)
+    what = f"`verify`: “{short(found[0], folder)}”; `pull` and the loader refuse what they fetch, nothing of it is kept"
+    return Outcome(right and nothing, what)
 
 
 def flipped_theirs(folder: Path) -> Outcome:
@@ -85,8 +96,9 @@ def flipped_theirs(folder: Path) -> Outcome:
     whole_set(folder / "set")
     path = first_shard(folder / "set")
     flip(path)
-    count = sum(1 for _ in wds.WebDataset(str(path), shardshuffle=False).decode("rgb8"))
-    return Outcome(False, f"{count} samples decoded, no error")
+    data = wds.WebDataset(str(path), shardshuffle=False).decode("rgb8")
+    told = message_of(list, data)
+    return Outcome(bool(told), told or f"{PER_SHARD} samples decoded, no error")
 
 
 def fetched_again(folder: Path) -> Outcome:
@@ -97,8 +109,26 @@ def fetched_again(folder: Path) -> Outcome:
     flip(first_shard(folder / "copy"))
     report = pull(place, folder / "copy", How(check=True))
     same = first_shard(folder / "copy").read_bytes() == first_shard(folder / "set").read_bytes()
+    pulled = same and bool(report.files) and not list(verify(folder / "copy"))
     what = f"`pull --check` fetches {len(report.files)} file(s) again; afterwards `verify` finds nothing"
-    return Outcome(same and bool(report.files) and not list(verify(folder / "copy")), what)
+    return Outcome(pulled and cached_again(folder), f"{what}; the loader's cache fetches it again by itself")
+
+
+def cached_again(folder: Path) -> bool:
+    """Whether a loader fetches a shard anew that was changed in its cache."""
+    options = Remote(cache=str(folder / "cache"))
+    with WebServer(folder / "set") as server:
+        rounds = []
+        for number in range(2):
+            if number:
+                kept = next(path for path in (folder / "cache").rglob("*") if path.suffix == ".tar")
+                flip(kept)
+            server.log.clear()
+            with PairDataset(server.url, options) as data_set:
+                samples = [(key, members) for key, members in map(data_set.read, range(len(data_set)))]
+            rounds.append((samples, [name for method, name, _, _ in server.log if name.endswith(".tar")]))
+    (first, _), (second, fetched) = rounds
+    return first == second and len(fetched) >= 1
 
 
 def cut_chunk(folder: Path) -> Outcome:

@@ -91,15 +91,11 @@ def few_theirs(folder: Path) -> Outcome:
 
 
 def epochs_ours(_: Path) -> Outcome:
-    order = Order([20] * 12, 24, seed=0, lanes=2, window=30)
-    one, two = (np.stack(given(order, 0, ranks, 1)[:1]) for ranks in (1, 1))
-    second = given(order, 1, 1)[0]
-    again = given(Order([20] * 12, 24, seed=0, lanes=2, window=30), 1, 1)[0]
-    by_rank = np.sort(np.concatenate(given(order, 1, 4)))
-    new = not np.array_equal(one.ravel(), second)
-    right = (
-        new and np.array_equal(one, two) and np.array_equal(second, again) and np.array_equal(np.sort(second), by_rank)
-    )
+    order, again = (Order([20] * 12, 24, seed=0, lanes=2, window=30) for _ in range(2))
+    epochs = [np.sort(given(order, epoch, 1)[0].reshape(-1, 24)) for epoch in (0, 1)]
+    by_rank = np.sort(np.concatenate([part.reshape(-1, 6) for part in given(order, 1, 4)], axis=1))
+    same_again = np.array_equal(given(order, 1, 1)[0], given(again, 1, 1)[0])
+    right = same_again and not np.array_equal(*epochs) and np.array_equal(epochs[1], by_rank)
     return Outcome(right, "another order each epoch, the same on every rank and in every run with that seed")
 
 
@@ -167,10 +163,10 @@ def seed_theirs(folder: Path) -> Outcome:
 def length_ours(_: Path) -> Outcome:
     order = Order([10] * 5, 10, seed=0)
     seen = [given(order, epoch, 2) for epoch in range(2)]
-    sizes = [sum(map(len, ranks)) for ranks in seen]
-    return Outcome(
-        sizes == [50, 50], f"an epoch of 50 samples on 2 ranks gives {sizes[0]}, and {sizes[1]} others in order next"
-    )
+    together = [np.concatenate(ranks) for ranks in seen]
+    whole = all(np.array_equal(np.sort(samples), np.arange(50)) for samples in together)
+    what = f"an epoch of 50 samples on 2 ranks gives {len(set(together[0]))}, the next all of them in another order"
+    return Outcome(whole and not np.array_equal(*together), what)
 
 
 def length_theirs(folder: Path) -> Outcome:

@@ -159,7 +159,7 @@ def twice_ours(folder: Path) -> Outcome:
 def twice_theirs(folder: Path) -> Outcome:
     import webdataset as wds
 
-    counts = []
+    counts, right = [], True
     for numbers in ((0, 0, 1), (0, 1, 0)):
         path = folder / f"{'-'.join(map(str, numbers))}.tar"
         with wds.TarWriter(str(path)) as writer:
@@ -167,9 +167,10 @@ def twice_theirs(folder: Path) -> Outcome:
                 writer.write(loose_members(number))
         try:
             counts.append(f"{sum(1 for _ in wds.WebDataset(str(path), shardshuffle=False))} of 3 samples, no error")
+            right = False
         except Exception as error:
             counts.append(type(error).__name__)
-    return Outcome(False, f"next to each other: {counts[0]}; apart: {counts[1]}")
+    return Outcome(right, f"next to each other: {counts[0]}; apart: {counts[1]}")
 
 
 def dotted_ours(folder: Path) -> Outcome:
