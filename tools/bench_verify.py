@@ -54,7 +54,7 @@ def main() -> int:
 
 
 def _make(folder: Path, pairs: int) -> None:
-    from bench_loading import make_data_set  # which imports torch: not wanted in every process that is started
+    from bench_loader import make_data_set  # which imports torch: not wanted in every process that is started
 
     make_data_set(folder, pairs)
 

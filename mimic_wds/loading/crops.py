@@ -22,7 +22,7 @@ TRIES = 10
 #: Random numbers of one crop: area and aspect ratio of every try, then x, y and the mirror.
 NUM_DRAWS = 2 * TRIES + 3
 
-#: Tells these draws from those that exchange the views of pairs.
+#: Tells these draws from those that exchange the views of pairs, and others (`augment.py`).
 _PURPOSE = 1
 
 
@@ -38,9 +38,16 @@ class Box(NamedTuple):
 
 def crop_draws(seed: int, epoch: int, samples: NDArray[np.int64]) -> NDArray[np.float64]:
     """The random numbers of some samples in an epoch: (N,) -> (N, NUM_DRAWS) in [0, 1), fixed per sample and epoch."""
+    return draw(seed, epoch, samples, _PURPOSE)
+
+
+def draw(
+    seed: int, epoch: int, samples: NDArray[np.int64], purpose: int, number: int = NUM_DRAWS
+) -> NDArray[np.float64]:
+    """Numbers for a purpose: (N,) samples -> (N, number) in [0, 1), fixed per sample and epoch."""
     with np.errstate(over="ignore"):
-        first = mix(samples.astype(np.uint64) + stream(seed, epoch, _PURPOSE))
-        words = mix(np.add.outer(first, np.arange(NUM_DRAWS, dtype=np.uint64)))
+        first = mix(samples.astype(np.uint64) + stream(seed, epoch, purpose))
+        words = mix(np.add.outer(first, np.arange(number, dtype=np.uint64)))
     return np.asarray(words >> np.uint64(11), np.float64) * 2.0**-53  # the 53 bits that a float64 holds
 
 
@@ -64,11 +71,23 @@ def central_box(height: int, width: int, ratio: tuple[float, float]) -> Box:
 
 
 def cut(image: Image, box: Box, size: tuple[int, int]) -> Image:
-    """`box` of an image (H, W, 3), resized to (height, width) = `size`.
+    """`box` of an image (H, W, 3), resized to (height, width) = `size`; see `cut_into`."""
+    out = np.empty((*size, image.shape[2]), np.uint8)
+    cut_into(image, box, out)
+    return out
+
+
+def cut_into(image: Image, box: Box, out: Image) -> None:
+    """Write `box` of an image (H, W, 3) into `out` (height, width, 3), resized to it.
 
     Where both sides shrink every pixel counts by its area, since OpenCV's bicubic would skip some; else bicubic.
     """
+    height, width = out.shape[:2]
     part = image[box.y : box.y + box.height, box.x : box.x + box.width]
-    shrinks = box.height >= size[0] and box.width >= size[1]
-    resized = cv2.resize(part, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
-    return np.asarray(cv2.flip(resized, 1) if box.mirror else resized, np.uint8)
+    if (box.height, box.width) == (height, width):
+        out[...] = part
+    else:
+        shrinks = box.height >= height and box.width >= width
+        cv2.resize(part, (width, height), dst=out, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+    if box.mirror:
+        cv2.flip(out, 1, dst=out)
