@@ -20,7 +20,7 @@ ALLOWED = {
     "loading": {"pairs", "settings", "storage"},
     "models": {"settings"},
     "training": {"settings", "models"},
-    "downstream": {"pairs", "settings", "loading", "models", "training"},
+    "downstream": {"pairs", "settings", "storage", "loading", "models", "training"},
     "looking": {"pairs", "settings", "sources", "geometry", "storage"},
     "cli": {
         "pairs",

@@ -36,7 +36,7 @@ try:
     from mimic_wds.training import checkpoint
     from mimic_wds.training.banner import banner
     from mimic_wds.training.batches import BatchPlan, plan_batches, step_noise
-    from mimic_wds.training.config import RunConfig, read_config
+    from mimic_wds.training.config import Preset, RunConfig, read_config
     from mimic_wds.training.engine import SkipGuard, TrainingDiverged, build_accelerator, optimizer_step, slow_precision
     from mimic_wds.training.inputs import model_inputs, step_draws
     from mimic_wds.training.looks import Look
@@ -232,8 +232,7 @@ def open_loader(addresses: list[str], config: RunConfig, accelerator: Accelerato
     loader = make_loader(
         dataset,
         config,
-        swap=data.swap,
-        augment=data.augment == "crop",
+        augmentation=data.augmentation,
         global_batch=plan.records,
         seed=config.run.seed,
         rank=accelerator.process_index,
@@ -279,27 +278,26 @@ def check_fit(dataset: AnyDataset, config: RunConfig) -> None:
                 f'{folder} holds single images, but model.objective = "{config.model.objective}" needs pairs: '
                 'set it to "mae", or give a data set of pairs'
             )
-    elif config.model.image_shape != (dataset.size, dataset.size):
+    elif config.model.image_shape[0] != config.model.image_shape[1]:
         raise ValueError(
-            f"{folder} holds images of {dataset.size}x{dataset.size} pixels, but model.image_size = {size}; "
-            f"set it to {dataset.size}, or build shards of that size"
+            f"{folder} holds pairs of {dataset.size}x{dataset.size} pixels, which are given as squares, but "
+            f"model.image_size = {size}; set it to one number"
         )
 
 
-def make_loader(
-    dataset: AnyDataset, config: RunConfig, *, swap: bool, augment: bool, **share: Unpack[Share]
-) -> AnyLoader:
+def make_loader(dataset: AnyDataset, config: RunConfig, *, augmentation: Preset, **share: Unpack[Share]) -> AnyLoader:
     """The loader of pairs, or of single images: those it crops itself, since they have any sizes."""
     if dataset.kind == "pairs":
-        return PairLoader(dataset, swap=swap, **share)
-    return ImageLoader(dataset, size=config.model.image_shape, augment=augment, **share)
+        return PairLoader(dataset, augmentation=augmentation, size=config.model.image_shape[0], **share)
+    return ImageLoader(dataset, augmentation=augmentation, size=config.model.image_shape, **share)
 
 
 def normalized(batch: PairBatch | ImageBatch, device: torch.device) -> tuple[Tensor, Tensor | None, Tensor]:
     """What `model_inputs` takes of a batch: image 0, image 1 (None of single images) and rows."""
     if isinstance(batch, ImageBatch):
-        return normalize(batch.image, device), None, batch.rows
-    return normalize(batch.image0, device), normalize(batch.image1, device), batch.rows
+        return normalize(batch.image, device, batch.jitter), None, batch.rows
+    image0, image1 = normalize(batch.image0, device, batch.jitter0), normalize(batch.image1, device, batch.jitter1)
+    return image0, image1, batch.rows
 
 
 def feed(
@@ -353,12 +351,14 @@ def make_look(config: RunConfig, dataset: AnyDataset, device: torch.device) -> L
     if isinstance(dataset, JoinedDataset):
         dataset = dataset.parts[0]
     num = min(LOOKED_AT, len(dataset))
-    loader = make_loader(dataset, config, swap=False, augment=False, global_batch=num, seed=config.run.seed)
+    loader = make_loader(dataset, config, augmentation="none", global_batch=num, seed=config.run.seed)
     with closing(read(loader, 0, 0)) as batches:
         batch = next(batches)
     noise = step_noise(config.run.seed, 0, num, config.model.num_patches).to(device)
     image0, image1, _ = normalized(batch, device)
-    corr = batch.corr_0to1.to(device) if isinstance(batch, PairBatch) else None
+    # Correspondences are of the patches that are stored: as many as the model's, whatever their size in pixels.
+    same = isinstance(batch, PairBatch) and batch.corr_0to1.shape[1] == config.model.num_patches
+    corr = batch.corr_0to1.to(device) if same else None
     return Look(config, image0, image1, corr, noise)
 
 

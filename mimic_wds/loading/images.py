@@ -30,15 +30,14 @@ class ImageLoader(PartLoader[ImageBatch]):
         *,
         size: tuple[int, int],
         augmentation: Preset | Augmentation = "mae",
-        augment: bool = True,
         **share: Unpack[Share],
     ):
-        """`augment` = False is augmentation "none". Raises ValueError as `PartLoader` does."""
+        """Raises ValueError as `PartLoader` does."""
         super().__init__(
             dataset,
             parts={"labels": LABEL, "image": JPEG},
             make=ImageBatch,
             size=size,
-            augmentation=augmentation if augment else "none",
+            augmentation=augmentation,
             **share,
         )

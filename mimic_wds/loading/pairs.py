@@ -47,14 +47,11 @@ class PairLoader(Loader[PairBatch]):
         *,
         augmentation: Preset | Augmentation = "mimic",
         size: int | None = None,
-        swap: bool = True,
         homographies: bool = False,
         correspond: Correspond | None = None,
         **share: Unpack[Share],
     ):
-        """`swap` = False exchanges no views, whatever the preset says.
-
-        With `homographies`, batches bring H_0to1 along, changed as the views are. Correspondences that crops or
+        """With `homographies`, batches bring H_0to1 along, changed as the views are. Correspondences that crops or
         mirrors have moved are dropped (None), unless `correspond` finds them anew from the homography.
         Raises ValueError as `Loader` does, and for an unknown preset.
         """
@@ -64,7 +61,6 @@ class PairLoader(Loader[PairBatch]):
         super().__init__(dataset, pixels=lambda rows: (2, rows, side, side, 3), **share)
         self.stored = dataset.size
         self.num_patches = dataset.num_patches
-        self.swap = swap
         self.homographies = homographies
         self.correspond = correspond
         self._own = threading.local()
@@ -90,7 +86,7 @@ class _PendingPairs(Pending[PairBatch]):
         self.images = images  #: (2, B, H, W, 3)
         self.pixels = images.numpy()
         self.draws = draws
-        self.swapped = draws.swapped & loader.swap
+        self.swapped = draws.swapped
         self.is_moved = loader.augmentation.moves_patches
         self.is_whole = not self.is_moved and loader.size == loader.stored
         self.corr: NDArray[np.int16] | None = None

@@ -59,7 +59,7 @@ def plan_batches(global_batch: int, world_size: int, max_device_batch: int, samp
 def step_noise(seed: int, step: int, num_samples: int, num_draws: int) -> Tensor:
     """The random numbers of step `step`: (num_samples, num_draws) float32 in [0, 1), on the CPU.
 
-    One for every patch, to pick the hidden ones, and some more where images are cropped.
+    One for every patch, to pick the hidden ones.
     A pure function of its arguments, `num_samples` being the whole global batch: processes pick their own rows of it,
     so the masks of a sample are the same however many processes and micro-batches share the work.
     """

@@ -8,11 +8,14 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from mimic_wds.models.build import ModelConfig
 from mimic_wds.settings import from_mapping, merge, parse_assignments, read_toml
 from mimic_wds.training.schedule import learning_rate, peak_learning_rate
+
+#: The presets of `mimic_wds/loading/augment.py`.
+Preset: TypeAlias = Literal["none", "mimic", "croco", "mae"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,8 +24,7 @@ class DataConfig:
 
     global_batch: int  #: samples per optimizer step over all devices: pairs for "croco", images for "mae"
     num_threads: int = 2  #: JPEG decoding threads per process
-    swap: bool = True  #: exchange the two views of a pair with probability 1/2
-    augment: Literal["none", "crop"] = "none"  #: "crop": random resized crop and flip of every image, for "mae" only
+    augmentation: Preset = "mimic"  #: what is done to the views, by name: see mimic_wds/loading/augment.py
     lanes: int = 0  #: streams that the shards are dealt to, see mimic_wds/loading/order.py; 0 = up to 64
     window: int = 0  #: shards that are shuffled together in a lane; 0 = 1024 / lanes
     bad_samples: Literal["skip", "raise"] = "skip"  #: replace a sample that cannot be read, or stop at the first
@@ -114,11 +116,6 @@ class RunConfig:
                 f"optimizer.schedule_epochs = {self.schedule_epochs:g} ends before run.epochs = {self.run.epochs}; "
                 "raise it, or leave it out to end with the run"
             )
-        if self.data.augment != "none" and self.model.objective != "mae":
-            raise ValueError(
-                f"data.augment = {self.data.augment!r} would move the two views of a pair apart; "
-                'it is for model.objective = "mae" only, set it to "none"'
-            )
         for key, size in (
             ("data.global_batch", self.data.global_batch),
             ("run.max_device_batch", self.run.max_device_batch),
@@ -174,7 +171,7 @@ def config_values(config: RunConfig) -> dict[str, Any]:
 
 def changed_keys(old: RunConfig, new: RunConfig) -> list[str]:
     """Keys that may not change when a run is resumed and did, as "data.global_batch (256, now 512)"."""
-    fixed = ("model", "data.global_batch", "data.swap", "data.augment", "data.lanes", "data.window", "run.seed")
+    fixed = ("model", "data.global_batch", "data.augmentation", "data.lanes", "data.window", "run.seed")
     before, now = flatten(config_values(old)), flatten(config_values(new))
     return [
         f"{key} ({before.get(key)}, now {value})"

@@ -3,14 +3,13 @@
 import torch
 from torch import Tensor
 
-from mimic_wds.training.augment import NUM_DRAWS, crop_and_flip, crop_boxes
 from mimic_wds.training.batches import both_view_rows, step_noise
 from mimic_wds.training.config import RunConfig
 
 
 def step_draws(config: RunConfig, step: int) -> Tensor:
-    """All random numbers of step `step` (from 0): (global batch, L + NUM_DRAWS) float32, the same on every process."""
-    return step_noise(config.run.seed, step, config.data.global_batch, config.model.num_patches + NUM_DRAWS)
+    """All random numbers of step `step` (from 0): (global batch, L) float32, the same on every process."""
+    return step_noise(config.run.seed, step, config.data.global_batch, config.model.num_patches)
 
 
 def model_inputs(
@@ -22,12 +21,8 @@ def model_inputs(
     image0, image1: (B, 3, H, W) normalised, on the device. rows: (B,) the samples' places in the global batch.
     draws: see `step_draws`; each sample takes the row of its own place.
     """
-    num_patches = config.model.num_patches
     if image1 is None:
-        return image0, draws[rows, :num_patches].to(image0)
+        return image0, draws[rows].to(image0)
     if config.model.objective == "croco":
-        return image0, image1, draws[rows, :num_patches].to(image0)
-    images, own = torch.cat([image0, image1]), draws[both_view_rows(rows)].to(image0)
-    if config.data.augment == "crop":
-        images = crop_and_flip(images, crop_boxes(own[:, num_patches:]))
-    return images, own[:, :num_patches]
+        return image0, image1, draws[rows].to(image0)
+    return torch.cat([image0, image1]), draws[both_view_rows(rows)].to(image0)

@@ -120,7 +120,7 @@ def patches_of(image):
 
 
 def test_without_swapping_no_view_is_exchanged(dataset):
-    assert not any(batch.swapped.any() for batch in PairLoader(dataset, global_batch=8, swap=False).epoch(0))
+    assert not any(batch.swapped.any() for batch in PairLoader(dataset, global_batch=8, augmentation="none").epoch(0))
 
 
 def keys_of(dataset, start=0, **options):

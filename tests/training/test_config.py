@@ -33,7 +33,7 @@ def test_json_and_back(tiny):
         ("run.precision=fp8", r"fp8"),
         ("optimizer.warmup_epochs=3", r"optimizer\.warmup_epochs = 3 leaves nothing of a schedule of 3 epochs"),
         ("optimizer.schedule_epochs=2", r"optimizer\.schedule_epochs = 2 ends before run\.epochs = 3"),
-        ("data.augment=crop", r"data\.augment = 'crop' would move the two views of a pair apart"),
+        ("data.augmentation=crop", r"Invalid enum value 'crop' - at `\$\.data\.augmentation`"),
         ("model.mask_ratio=1.5", r"model\.mask_ratio"),
     ],
 )

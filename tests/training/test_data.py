@@ -82,3 +82,14 @@ def test_looks_are_pictures_and_attention_on_held_out_pairs(pretrain, config_fil
     said = capsys.readouterr().out
     assert f"attention agreement {logged[4]:.1%}" in said  # the weights did not change after the last step
     assert 0 <= logged[2] <= 1
+
+
+@pytest.mark.parametrize("augmentation", ["none", "mimic", "croco", "mae"])
+def test_every_augmentation_trains_at_any_size_of_the_model(pretrain, config_file, pairs, tmp_path, augmentation):
+    """Views of 64 pixels are given as 32: a quarter of the patches; resumed, the steps are the same."""
+    config = config_file(model={"image_size": 32, "mask_ratio": 0.5}, data={"augmentation": augmentation})
+    assert pretrain(config, "--output", tmp_path / "whole", "--steps", "4") == 0
+    assert pretrain(config, "--output", tmp_path / "parts", "--steps", "2") == 0
+    assert pretrain(config, "--output", tmp_path / "parts", "--resume", "--steps", "4") == 0
+    assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "whole"), abs=1e-5)
+    assert len(set(losses(tmp_path / "whole"))) == 4

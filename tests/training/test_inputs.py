@@ -2,7 +2,6 @@
 
 import torch
 
-from mimic_wds.training.augment import NUM_DRAWS
 from mimic_wds.training.inputs import model_inputs, step_draws
 
 
@@ -32,7 +31,6 @@ def test_inputs_do_not_depend_on_the_micro_batches(tiny):
     for config in (
         tiny(),
         tiny(model={"objective": "mae"}),
-        tiny(model={"objective": "mae"}, data={"augment": "crop"}),
     ):
         whole = split_up(config, 1)
         for parts in (2, 4):
@@ -40,18 +38,8 @@ def test_inputs_do_not_depend_on_the_micro_batches(tiny):
                 assert torch.equal(mine, theirs)
 
 
-def test_crops_are_drawn_per_image(tiny):
-    config = tiny(model={"objective": "mae"}, data={"augment": "crop"})
-    image = torch.rand(1, 3, 64, 64).expand(4, -1, -1, -1)
-    draws = step_draws(config, 0)
-    assert draws.shape == (8, 16 + NUM_DRAWS)
-    images, _ = model_inputs(config, image, image, torch.arange(4), draws)
-    distances = torch.cdist(images.flatten(1), images.flatten(1)) + torch.eye(8) * 1e9
-    assert distances.min() > 1
-
-
 def test_single_images_take_the_noise_of_their_rows_and_are_not_cropped_again(tiny):
-    config = tiny(model={"objective": "mae"}, data={"augment": "crop"})
+    config = tiny(model={"objective": "mae"}, data={"augmentation": "mae"})
     draws, rows, images = step_draws(config, 2), torch.tensor([5, 0, 7]), torch.rand(3, 3, 64, 64)
     same, noise = model_inputs(config, images, None, rows, draws)
     assert torch.equal(same, images)

@@ -169,7 +169,7 @@ def test_a_finished_run_can_be_loaded_and_used(straight, pretrain):
     [
         (["--set", "model.sise=small"], "[model]: unknown key 'sise'; did you mean 'size'"),
         (["--set", "data.global_batch=25"], "data.global_batch = 25 is more than the 24 pairs in"),
-        (["--set", "model.image_size=32"], "images of 64x64 pixels, but model.image_size = 32"),
+        (["--set", "model.image_size=[64, 32]"], "given as squares, but model.image_size = (64, 32)"),
         (["--set", "nonsense"], "--set: expected KEY=VALUE, got 'nonsense'"),
         (["--epochs", "0"], "run.epochs must be at least 1, got 0"),
         (["--set", "run.precision=fp16"], 'run.precision = "fp16" needs a GPU'),
@@ -269,7 +269,7 @@ def on_images(tmp_path_factory, script, images, config_file):
 
     def run(pretrain) -> Path:
         if not output.exists():
-            config = config_file(model={"objective": "mae"}, data={"augment": "crop"})
+            config = config_file(model={"objective": "mae"}, data={"augmentation": "mae"})
             assert pretrain(config, "--output", output, data=images) == 0
         return output
 
@@ -290,7 +290,7 @@ def test_crops_and_masks_of_single_images_do_not_depend_on_who_works(
     on_images, pretrain, config_file, images, tmp_path
 ):
     reference = on_images(pretrain)
-    config = config_file(model={"objective": "mae"}, data={"augment": "crop", "num_threads": 3})
+    config = config_file(model={"objective": "mae"}, data={"augmentation": "mae", "num_threads": 3})
     done = drive(2, "terminate", 4, 1, config, "--data", images, "--output", tmp_path)
     assert "2 processes x 4 images x 1 micro-batch\n" in done.stdout, done.stderr
     assert read_state(latest(tmp_path)).step in (4, 5)
