@@ -1,11 +1,10 @@
 """A data set, here or in a bucket, as a list of samples: any of them is one read."""
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import ClassVar, Self
-
-import numpy as np
 
 from mimic_wds.loading.remote import Remote, RemoteShards
 from mimic_wds.loading.remote_shard import RemoteShard
@@ -46,10 +45,10 @@ class Dataset:
         else:
             self._remote = RemoteShards(place, self.manifest, remote.open_cache())
             self.shards = self._remote.shards
-        self._ends = np.array(list(accumulate(len(shard) for shard in self.shards)))
+        self._ends = list(accumulate(len(shard) for shard in self.shards))
 
     def __len__(self) -> int:
-        return int(self._ends[-1])
+        return self._ends[-1]
 
     def __enter__(self) -> Self:
         return self
@@ -94,8 +93,8 @@ class Dataset:
 
     def _place(self, index: int) -> tuple[int, int]:
         """Number of the shard that holds sample `index`, and its place there."""
-        number = int(np.searchsorted(self._ends, index, side="right"))
-        return number, index - (int(self._ends[number - 1]) if number else 0)
+        number = bisect_right(self._ends, index)
+        return number, index - (self._ends[number - 1] if number else 0)
 
     def _check(self) -> None:
         """Raise ValueError when the manifest does not say what must be known of these samples."""

@@ -12,7 +12,7 @@ from mimic_wds.storage.index import Index, index_path, read_index
 from mimic_wds.storage.layout import kind_of
 from mimic_wds.storage.manifest import Manifest
 from mimic_wds.storage.sample import decode, decode_image
-from mimic_wds.storage.tar import BLOCK, has_header
+from mimic_wds.storage.tar import BLOCK, has_header, padded
 
 REPAIR = "run `mimic-shard verify` on the folder"
 
@@ -82,7 +82,13 @@ class Shard:
 
     def read_with_key(self, i: int) -> tuple[str, dict[str, bytes]]:
         """Key and members of sample i, in one read. Raises ValueError as `read` does."""
-        return split_blocks(self.blocks(i), self.index.ranges(i), self.members, i, self.path)
+        ranges = self.index.ranges(i)
+        start, last = ranges[0][0] - BLOCK, ranges[-1]
+        length = last[0] + padded(last[1]) - start
+        blocks = os.pread(self._descriptor, length, start)
+        if len(blocks) != length:
+            raise ValueError(f"{self.path}: ends inside sample {i}")
+        return split_blocks(blocks, ranges, self.members, i, self.path)
 
     def key(self, i: int) -> str:
         """The key of sample i."""
@@ -113,10 +119,11 @@ def split_blocks(
 
     Each member is held against its header, so that an index of other bytes is found here, not in a decoder: ValueError.
     """
-    members, key, start = dict[str, bytes](), blocks[:100].partition(b".")[0], ranges[0][0] - BLOCK
+    members: dict[str, bytes] = {}
+    key, start = blocks[:100].partition(b".")[0], ranges[0][0] - BLOCK
     for member, (offset, length) in zip(names, ranges, strict=True):
         at = offset - start
-        if not has_header(blocks, at - BLOCK, b"%b.%b" % (key, member.encode()), length):
+        if not has_header(blocks, at - BLOCK, key + b"." + member.encode(), length):
             raise ValueError(f"{where}: sample {i} is not where its index says: {REPAIR}")
         members[member] = blocks[at : at + length]
     return key.decode("ascii", "replace"), members

@@ -57,7 +57,8 @@ _EMPTY_SUM = sum(_EMPTY[:124]) + sum(_EMPTY[135:148]) + 8 * ord(" ") + sum(_EMPT
 
 def has_header(blocks: bytes, at: int, name: bytes, length: int) -> bool:
     """True if the header block at `at` is that of a member of this name and length."""
-    return blocks[at : at + 100].rstrip(b"\0") == name and blocks[at + 124 : at + 135] == b"%011o" % length
+    ended = name if len(name) == 100 else name + b"\0"
+    return blocks.startswith(ended, at) and blocks.startswith(b"%011o" % length, at + 124)
 
 
 def keys_by_headers(data: bytes, spans: NDArray[np.int64], members: Sequence[str]) -> list[str] | None:
