@@ -12,12 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mimic_wds.pairs import Image
+from mimic_wds.storage.jpeg import jpeg_head
+from mimic_wds.storage.pictures import MAX_PIXELS, decode_jpeg
 from mimic_wds.storage.sample import decode_array, encode_array
 
 try:
     import simplejpeg
 except ImportError:
     simplejpeg = None
+
+
+#: How OpenCV is asked for a smaller picture.
+REDUCED = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
 
 
 class BadSample(ValueError):
@@ -33,14 +44,28 @@ def decode_into(data: bytes, out: Image) -> None:
         out[...] = rgb
 
 
-def decode_rgb(data: bytes) -> Image:
-    """A JPEG of any size as (H, W, 3) uint8 RGB. Raises BadSample when it does not decode."""
+def decode_rgb(data: bytes, factor: int = 1) -> Image:
+    """A JPEG of any size as (H, W, 3) uint8 RGB. Raises BadSample when it does not decode or has too many pixels.
+
+    `factor` 2, 4 or 8 gives it smaller by that, rounded up: the transform to pixels, which is most of the work, is then
+    done for so many fewer.
+    """
+    height, width = picture_size(data)
     if simplejpeg is not None:
+        least = {"min_height": -(-height // factor), "min_width": -(-width // factor), "min_factor": factor}
         try:
-            return np.asarray(simplejpeg.decode_jpeg(data, "RGB"), np.uint8)
+            return np.asarray(simplejpeg.decode_jpeg(data, "RGB", **least), np.uint8)
         except ValueError:
             pass  # OpenCV has the last word, so that a sample is bad or not whatever is installed
-    return _decode_by_opencv(data)
+    return _decode_by_opencv(data, factor)
+
+
+def picture_size(data: bytes) -> tuple[int, int]:
+    """(height, width) in the header of a whole JPEG. Raises BadSample for any other file, and for too many pixels."""
+    head = jpeg_head(data)
+    if head is None or head.size[0] * head.size[1] > MAX_PIXELS:
+        raise BadSample("jpeg_does_not_decode")
+    return head.size
 
 
 def _decoded_by_simplejpeg(data: bytes, out: Image) -> bool:
@@ -53,12 +78,9 @@ def _decoded_by_simplejpeg(data: bytes, out: Image) -> bool:
         return False
 
 
-def _decode_by_opencv(data: bytes) -> Image:
+def _decode_by_opencv(data: bytes, factor: int = 1) -> Image:
     """What `decode_rgb` does without simplejpeg."""
-    try:
-        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    except cv2.error:
-        bgr = None
+    bgr = decode_jpeg(data, REDUCED[factor])
     if bgr is None:
         raise BadSample("jpeg_does_not_decode")
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)

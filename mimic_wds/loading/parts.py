@@ -24,7 +24,7 @@ from torch import Tensor
 from mimic_wds.loading.augment import Augmentation, Draws, Preset, ResizedCrop, draw_for, resolve, view_box
 from mimic_wds.loading.crops import Box, central_box, cut_into
 from mimic_wds.loading.dataset import Dataset
-from mimic_wds.loading.decoding import BadSample, decode_rgb
+from mimic_wds.loading.decoding import BadSample, decode_rgb, picture_size
 from mimic_wds.loading.loader import Loader, Pending, Share
 
 #: An array of a sample, as its decoder gives it.
@@ -38,13 +38,14 @@ class Part:
     """One field of a batch: a member of each sample, decoded.
 
     A picture is cut, resized and mirrored as its view is (the digit that its member begins with): uint8 colours
-    smoothly, all else by the nearest pixel, so that no value arises that was not there.
+    smoothly, all else by the nearest pixel, so that no value arises that was not there. A JPEG far larger than what is
+    wanted is decoded smaller, by 2, 4 or 8.
     """
 
     member: str  #: "0.depth.png", "json", ...
     decode: Callable[[bytes], Array]  #: raises ValueError, or BadSample with a reason of its own
     is_picture: bool = False  #: (H, W) or (H, W, C); else any one shape
-    is_smooth: bool = False  #: (H, W, 3) uint8 colours
+    is_smooth: bool = False  #: (H, W, 3) uint8 colours, of a JPEG
     mirror: Callable[[Array], Array] | None = None  #: what a mirror changes in the values themselves: normals, say
     shape: tuple[int, ...] = ()  #: of one sample; of a picture what follows (H, W)
     dtype: DTypeLike = np.float32
@@ -125,9 +126,15 @@ class _PendingParts(Pending[Batch]):
         """Decode one sample into its place. Raises BadSample with the reason."""
         shapes: dict[str, tuple[int, ...]] = {}
         for name, part in self.loader.parts.items():
-            array, out = _decode(part, members[part.member]), self.arrays[name][place, ...]
+            data, out, view = members[part.member], self.arrays[name][place, ...], part.member[0]
+            if part.is_smooth:
+                size = picture_size(data)
+                if shapes.setdefault(view, size) != size:
+                    raise BadSample("picture_of_another_size")
+                _cut_jpeg(data, self._box(place, int(view), size), out)
+                continue
+            array = _decode(part, data)
             if part.is_picture:
-                view = part.member[0]
                 if array.ndim != 2 + len(part.shape) or shapes.setdefault(view, array.shape[:2]) != array.shape[:2]:
                     raise BadSample("picture_of_another_size")
                 _cut_part(part, array, self._box(place, int(view), array.shape[:2]), out)
@@ -165,11 +172,16 @@ def _decode(part: Part, data: bytes) -> Array:
         raise BadSample(f"{name}_unreadable") from None
 
 
+def _cut_jpeg(data: bytes, box: Box, out: Array) -> None:
+    """Write the box of a JPEG into `out`, resized to it; decoded smaller where that still is as large as `out`."""
+    height, width = out.shape[:2]
+    factor = next(f for f in (8, 4, 2, 1) if f == 1 or (box.height >= f * height and box.width >= f * width))
+    small = Box(box.x // factor, box.y // factor, box.width // factor, box.height // factor, box.mirror)
+    cut_into(decode_rgb(data, factor), small, out)
+
+
 def _cut_part(part: Part, array: Array, box: Box, out: Array) -> None:
-    """Write the box of a picture into `out`, resized to it."""
-    if part.is_smooth:
-        cut_into(array, box, out)
-        return
+    """Write the box of a map into `out`, resized to it."""
     height, width = out.shape[:2]
     cut = array[box.y : box.y + box.height, box.x : box.x + box.width]
     cut = cv2.resize(cut, (width, height), interpolation=cv2.INTER_NEAREST_EXACT).reshape(out.shape)

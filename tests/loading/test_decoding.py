@@ -127,3 +127,28 @@ def test_only_one_to_one_maps_are_taken(corr):
         assert not is_good
     else:
         assert is_good
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4, 8])
+@pytest.mark.parametrize("without", [False, True])
+def test_a_picture_is_decoded_smaller(factor, without, monkeypatch):
+    """By the mean of each block of pixels, near enough; the sides are rounded up; with and without simplejpeg."""
+    if without:
+        monkeypatch.setattr(decoding, "simplejpeg", None)
+    rng = np.random.default_rng(0)
+    image = cv2.resize(rng.integers(0, 256, (9, 13, 3), dtype=np.uint8), (520, 361), interpolation=cv2.INTER_CUBIC)
+    data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+    small = decode_rgb(data, factor)
+    assert small.shape == (-(-361 // factor), -(-520 // factor), 3)
+    height, width = (side // factor * factor for side in (361, 520))
+    blocks = image[:height, :width, ::-1].reshape(height // factor, factor, width // factor, factor, 3).mean((1, 3))
+    difference = np.abs(small[: height // factor, : width // factor] - blocks)
+    assert difference.mean() < 3
+
+
+def test_headers_that_ask_for_too_much_and_torn_files_are_bad_samples():
+    data = cv2.imencode(".jpg", np.zeros((16, 16, 3), np.uint8))[1].tobytes()
+    at = data.index(b"\xff\xc0") + 5
+    for bad in (data[:at] + b"\xff\xdc\xff\xdc" + data[at + 4 :], data[:-40], b"", data[:100] + b"\xff\xd9"):
+        with pytest.raises(BadSample, match="jpeg_does_not_decode"):
+            decode_rgb(bad)
