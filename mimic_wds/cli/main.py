@@ -19,6 +19,7 @@ from mimic_wds.cli.import_ import import_
 from mimic_wds.cli.info import info
 from mimic_wds.cli.ls import ls
 from mimic_wds.cli.merge import merge
+from mimic_wds.cli.pack_labels import pack_labels
 from mimic_wds.cli.plan import plan
 from mimic_wds.cli.pull import pull
 from mimic_wds.cli.push import push
@@ -44,6 +45,7 @@ VERBS: dict[str, Callable[..., int]] = {
     "info": info,
     "ls": ls,
     "merge": merge,
+    "pack-labels": pack_labels,
     "plan": plan,
     "pull": pull,
     "push": push,
