@@ -29,7 +29,8 @@ class ModelConfig:
     decoder_heads: int = 16
     mask_ratio: float  #: share of hidden patches: 0.9 for CroCo, 0.75 for MAE in the papers
     norm_pix_loss: bool = True  #: predict patches normalised by their own mean and deviation
-    class_token: bool = True  #: False: CroCo v1
+    class_token: bool = True  #: False: CroCo v1 and v2
+    rotary: bool = False  #: positions turn queries and keys instead of being added: CroCo v2
 
     def __post_init__(self) -> None:
         for field, value, known in (("objective", self.objective, ("mae", "croco")), ("size", self.size, SIZES)):
@@ -54,6 +55,8 @@ class ModelConfig:
             )
         if self.objective == "mae" and not self.class_token:
             raise ValueError("model.class_token = false is CroCo v1's; MAE has a class token")
+        if self.rotary and (self.objective != "croco" or self.class_token):
+            raise ValueError('model.rotary is CroCo v2\'s: it needs model.objective = "croco", class_token = false')
 
     @property
     def image_shape(self) -> tuple[int, int]:
@@ -82,4 +85,8 @@ def build_model(config: ModelConfig) -> MAE | CroCo:
         "mask_ratio": config.mask_ratio,
         "norm_pix_loss": config.norm_pix_loss,
     }
-    return MAE(**options) if config.objective == "mae" else CroCo(**options, class_token=config.class_token)
+    return (
+        MAE(**options)
+        if config.objective == "mae"
+        else CroCo(**options, class_token=config.class_token, rotary=config.rotary)
+    )

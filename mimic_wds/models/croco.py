@@ -2,7 +2,7 @@
 
 The *target* (image 0) is masked to 10 % and predicted; the *reference* (image 1) is encoded in full and only looked at.
 MIMIC's variant has a class token in the encoder and keeps 19 of 196 patches; CroCo v1 has none and keeps 20
-(class_token=False).
+(class_token=False); CroCo v2 has rotary positions besides (rotary=True).
 
 Shapes: B batch, L patches, T tokens of the target, R tokens of the reference, D encoder width, E decoder width.
 """
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mimic_wds.models.masking import choose, fill, num_keep
 from mimic_wds.models.patches import reconstruction_loss
+from mimic_wds.models.rotary import RotaryAttention, Rotation, rotate
 from mimic_wds.models.vit import Encoder, LayerNorm, ModelOutput
 
 
@@ -29,11 +30,17 @@ class CrossAttention(nn.Module):
         self.projv = nn.Linear(dim, dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, memory: Tensor) -> Tensor:
-        """(B, T, E), (B, R, E) -> (B, T, E)."""
-        q, k, v = self._split(self.projq(x)), self._split(self.projk(memory)), self._split(self.projv(memory))
+    def forward(self, x: Tensor, memory: Tensor, by: Rotation | None = None) -> Tensor:
+        """(B, T, E), (B, R, E) -> (B, T, E); with rotary positions both views have all patches."""
+        q, k = self.queries_and_keys(x, memory, by)
+        v = self._split(self.projv(memory))
         attended = F.scaled_dot_product_attention(q, k, v)
         return self.proj(attended.transpose(1, 2).flatten(2))
+
+    def queries_and_keys(self, x: Tensor, memory: Tensor, by: Rotation | None = None) -> tuple[Tensor, Tensor]:
+        """(B, heads, T, E / heads) of the one, (B, heads, R, E / heads) of the other."""
+        q, k = self._split(self.projq(x)), self._split(self.projk(memory))
+        return (q, k) if by is None else (rotate(q, by), rotate(k, by))
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, T, E) -> (B, heads, T, E / heads)."""
@@ -43,20 +50,20 @@ class CrossAttention(nn.Module):
 class DecoderBlock(nn.Module):
     """Self-attention on the target, cross-attention to the reference, MLP; the reference is left unchanged."""
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, dim: int, heads: int, rotary: bool = False) -> None:
         super().__init__()
         self.norm1 = LayerNorm(dim)
-        self.attn = Attention(dim, heads, qkv_bias=True)
+        self.attn = RotaryAttention(dim, heads) if rotary else Attention(dim, heads, qkv_bias=True)
         self.norm2 = LayerNorm(dim)
         self.norm_y = LayerNorm(dim)
         self.cross_attn = CrossAttention(dim, heads)
         self.norm3 = LayerNorm(dim)
         self.mlp = Mlp(dim, dim * 4)
 
-    def forward(self, x: Tensor, reference: Tensor) -> Tensor:
-        """Target tokens (B, T, E) and reference tokens (B, R, E) -> target tokens (B, T, E)."""
-        x = x + self.attn(self.norm1(x))
-        x = x + self.cross_attn(self.norm2(x), self.norm_y(reference))
+    def forward(self, x: Tensor, reference: Tensor, *by: Rotation) -> Tensor:
+        """Tokens of target (B, T, E) and reference (B, R, E) -> of the target (B, T, E); `by` with rotary positions."""
+        x = x + self.attn(self.norm1(x), *by)
+        x = x + self.cross_attn(self.norm2(x), self.norm_y(reference), *by)
         return x + self.mlp(self.norm3(x))
 
 
@@ -77,17 +84,25 @@ class CroCo(Encoder):
         mask_ratio: float = 0.9,
         norm_pix_loss: bool = True,
         class_token: bool = True,
+        rotary: bool = False,
     ) -> None:
         super().__init__(
-            image_size=image_size, patch_size=patch_size, dim=dim, depth=depth, heads=heads, class_token=class_token
+            image_size=image_size,
+            patch_size=patch_size,
+            dim=dim,
+            depth=depth,
+            heads=heads,
+            class_token=class_token,
+            rotary=rotary,
         )
         self.keep = num_keep(self.num_patches, mask_ratio, "keep" if class_token else "mask")
         self.norm_pix_loss = norm_pix_loss
         self.decoder_embed = nn.Linear(dim, decoder_dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_dim))
-        self.decoder_pos_embed = self.position_table(decoder_dim)
+        self.decoder_pos_embed = None if rotary else self.position_table(decoder_dim)
+        self.decoder_rotation = self.rotations(decoder_dim // decoder_heads) if rotary else None
         self.decoder_blocks_croco = nn.ModuleList(
-            DecoderBlock(decoder_dim, decoder_heads) for _ in range(decoder_depth)
+            DecoderBlock(decoder_dim, decoder_heads, rotary) for _ in range(decoder_depth)
         )
         self.decoder_norm = LayerNorm(decoder_dim)
         self.decoder_pred = nn.Linear(decoder_dim, patch_size**2 * 3)
@@ -108,8 +123,10 @@ class CroCo(Encoder):
         num_special = target.shape[1] - kept.shape[1]  # 1 with a class token
         x = self.decoder_embed(target)
         patches = fill(x[:, num_special:], kept, self.mask_token, self.num_patches)
-        x = torch.cat([x[:, :num_special], patches], dim=1) + self.decoder_pos_embed
-        memory = self.decoder_embed(reference) + self.decoder_pos_embed
+        x, memory = torch.cat([x[:, :num_special], patches], dim=1), self.decoder_embed(reference)
+        if self.decoder_pos_embed is not None:
+            x, memory = x + self.decoder_pos_embed, memory + self.decoder_pos_embed
+        turns = () if self.decoder_rotation is None else (self.decoder_rotation.of(),)
         for layer in self.decoder_blocks_croco:
-            x = layer(x, memory)
+            x = layer(x, memory, *turns)
         return self.decoder_pred(self.decoder_norm(x))[:, num_special:]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mimic_wds.models.masking import take
 from mimic_wds.models.positions import sincos_2d
+from mimic_wds.models.rotary import RotaryBlock, Rotation, rotation
 
 
 class LayerNorm(nn.LayerNorm):
@@ -29,6 +30,22 @@ class ModelOutput(NamedTuple):
     mask: Tensor  #: (B, L) bool, True = hidden from the encoder
 
 
+class Turns(nn.Module):
+    """A `Rotation` that moves with its model and is in no state dict."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, by: Rotation) -> None:
+        super().__init__()
+        self.register_buffer("cos", by.cos, persistent=False)
+        self.register_buffer("sin", by.sin, persistent=False)
+
+    def of(self, kept: Tensor | None = None) -> Rotation:
+        """The rotation of the kept patches (B, K), or of all."""
+        return Rotation(self.cos, self.sin).of(kept)
+
+
 class Encoder(nn.Module):
     """Patch embedding, class token, fixed positions, blocks, final norm. Pretraining models inherit from it."""
 
@@ -41,22 +58,30 @@ class Encoder(nn.Module):
         depth: int,
         heads: int,
         class_token: bool = True,
+        rotary: bool = False,
     ) -> None:
+        """`rotary`: positions turn queries and keys (CroCo v2) instead of being added; there is no class token then."""
         super().__init__()
+        assert not (rotary and class_token), "a class token has no place to turn by"
         self.image_shape = height_and_width(image_size)
         self.patch_size = patch_size
         self.rows, self.cols = (side // patch_size for side in self.image_shape)
         self.num_patches = self.rows * self.cols
         self.patch_embed = PatchEmbed(self.image_shape, patch_size, 3, dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim)) if class_token else None
-        self.pos_embed = self.position_table(dim)
-        self.blocks = nn.ModuleList(block(dim, heads) for _ in range(depth))
+        self.pos_embed = None if rotary else self.position_table(dim)
+        self.rotation = self.rotations(dim // heads) if rotary else None
+        self.blocks = nn.ModuleList((RotaryBlock if rotary else block)(dim, heads) for _ in range(depth))
         self.norm = LayerNorm(dim)
 
     def position_table(self, dim: int) -> nn.Parameter:
         """Fixed sin-cos positions (1, T, dim): in the state dict, never trained."""
         table = sincos_2d(dim, self.rows, self.cols, class_token=self.cls_token is not None)
         return nn.Parameter(table[None], requires_grad=False)
+
+    def rotations(self, channels: int) -> "Turns":
+        """Rotary positions of all patches for heads of so many channels; moves with the model, is never stored."""
+        return Turns(rotation(channels, self.rows, self.cols))
 
     def encode(self, images: Tensor, kept: Tensor | None = None) -> Tensor:
         """Encode normalised images (B, 3, H, W), all patches or the `kept` ones (B, K): (B, T, D), class token first.
@@ -68,10 +93,18 @@ class Encoder(nn.Module):
                 f"images are {tuple(images.shape[-2:])} (height, width) in pixels, but the model was made for "
                 f"{self.image_shape}; set model.image_size to the size of the images, or resize them"
             )
-        x = self.patch_embed(images) + self.pos_embed[:, -self.num_patches :]
+        x = self.patch_embed(images)
+        if self.pos_embed is not None:
+            x = x + self.pos_embed[:, -self.num_patches :]
         if kept is not None:
             x = take(x, kept)
+        if self.rotation is not None:
+            turns = self.rotation.of(kept)
+            for layer in self.blocks:
+                x = layer(x, turns)
+            return self.norm(x)
         if self.cls_token is not None:
+            assert self.pos_embed is not None
             token = (self.cls_token + self.pos_embed[:, :1]).to(x.dtype).expand(len(x), -1, -1)
             x = torch.cat([token, x], dim=1)
         for layer in self.blocks:

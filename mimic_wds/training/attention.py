@@ -9,7 +9,7 @@ Shapes: B pairs, L patches of a rows x cols grid, T target tokens, R reference t
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -62,11 +62,9 @@ def cross_attention(model: CroCo, image0: Tensor, image1: Tensor, noise: Tensor)
 def _watched(model: nn.Module, seen: list[Tensor]) -> Iterator[None]:
     """Have every cross-attention add its weights (B, T, R), mean over heads, to `seen` while this is open."""
 
-    def note(module: CrossAttention, inputs: tuple[Tensor, ...], _: Tensor) -> None:
-        x, memory = inputs[:2]
-        q, k = (
-            part.unflatten(2, (module.heads, -1)).transpose(1, 2) for part in (module.projq(x), module.projk(memory))
-        )
+    def note(module: CrossAttention, inputs: tuple[Any, ...], _: Tensor) -> None:
+        x, memory, *by = inputs
+        q, k = module.queries_and_keys(x, memory, *by)
         weights = (q.float() @ k.float().transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1)
         seen.append(weights.mean(1))
 
