@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = sorted([*ROOT.glob("train/*.py"), *ROOT.glob("tools/*.py")])
+SCRIPTS = sorted([*ROOT.glob("train/*.py"), *ROOT.glob("finetune/*.py"), *ROOT.glob("tools/*.py")])
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.name)

@@ -1,0 +1,1 @@
+"""Finetuning and evaluation: tasks, their losses, metrics and optimizers."""

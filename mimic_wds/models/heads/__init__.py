@@ -1,0 +1,1 @@
+"""Heads that turn an encoder's tokens into depth, normals, classes of pixels, joints and labels."""

@@ -1,0 +1,186 @@
+"""The scripts of finetune/ as a chain: learn, resume, score, report; and what they say when something is wrong."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from labelled import ROOT, make_labelled, run_script
+
+from mimic_wds.downstream.config import read_config
+from mimic_wds.downstream.model import load_run
+from mimic_wds.training import checkpoint
+from mimic_wds.training.config import config_from
+from mimic_wds.training.optimizer import build_optimizer
+
+CONFIG = """
+task = "segmentation"
+model = {size = "tiny", depth = 1, image_size = 64}
+optimizer = {lr = 2e-3, layer_decay = 0.9, warmup = 0.1}
+run = {steps = 6, batch = 4, checkpoint_every = 3, keep_checkpoints = 2, log_every = 1}
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    place = tmp_path_factory.mktemp("chain")
+    make_labelled(place / "train", num=8)
+    make_labelled(place / "test", num=5, first=100)
+    (place / "tiny.toml").write_text(CONFIG)
+    return place
+
+
+@pytest.fixture(scope="module")
+def pretrained(place):
+    """A pretraining run of MAE after no step."""
+    model = {"objective": "mae", "size": "tiny", "depth": 1, "image_size": 64, "mask_ratio": 0.75}
+    model |= {"decoder_dim": 32, "decoder_depth": 1, "decoder_heads": 2}
+    values = {"model": model, "data": {"global_batch": 2}, "optimizer": {}, "run": {"epochs": 1}}
+    config = config_from(values, "test")
+    torch.manual_seed(7)
+    mae = checkpoint.build_model(config.model)
+    state = checkpoint.TrainState(step=0, epoch=0.0, loader={}, config=config)
+    checkpoint.save(place / "mae", state, mae, build_optimizer(mae, lr=0.0))
+    return place / "mae", mae
+
+
+def finetune(monkeypatch, place, output, *more, init="random"):
+    given = ["--data", place / "train", "--init", init, "--output", place / output]
+    return run_script(monkeypatch, "finetune", place / "tiny.toml", *given, *more)
+
+
+def test_chain(monkeypatch, capsys, place, pretrained):
+    folder, mae = pretrained
+    assert finetune(monkeypatch, place, "run", init=folder) == 0
+    printed = capsys.readouterr().out
+    assert "16 tensors loaded" in printed
+    assert "rates   0.00162 (first layer) to 0.002 (head)" in printed
+    lines = [json.loads(line) for line in (place / "run" / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert lines[0]["lr"] == 0
+    assert lines[-1]["loss"] < lines[0]["loss"]
+
+    model, config, step = load_run(place / "run")
+    assert (step, config.model.outputs, config.init) == (6, 2, str(folder))
+    fixed = mae.pos_embed[0, 1:].T.reshape(1, 192, 4, 4)
+    assert torch.equal(model.encoder.pos_embed, fixed)
+    difference = (model.encoder.blocks[0].attn.qkv.weight - mae.blocks[0].attn.qkv.weight).abs()
+    assert 0 < difference.max() < 0.02  # it started from the pretrained one
+
+    assert run_script(monkeypatch, "evaluate", place / "run", "--data", place / "test", "--bootstrap", 20) == 0
+    account = json.loads((place / "run" / "scores.json").read_text())
+    assert account["images"] == 5
+    assert set(account["protocols"]) == {"paper", "standard"}
+    assert account["protocols"]["paper"]["scores"] == account["protocols"]["standard"]["scores"]  # one size, one view
+    statistics = np.load(place / "run" / "statistics.npz")
+    assert statistics["paper"].shape == (5, 6)
+    assert statistics["paper"][:, 4:].sum() == 5 * 64 * 64
+    assert (place / "run" / "panels.png").is_file()
+
+    assert run_script(monkeypatch, "report", place / "run", "--output", place / "report.md") == 0
+    page = (place / "report.md").read_text()
+    assert "| CroCo | fine-tuned | MIMIC-3M | 42.18 |" in page
+    assert f"| {folder} | fine-tuned | all | 6 | {place / 'test'} (5) | 1 |" in page
+
+
+def test_resumed_runs_end_with_the_same_weights(monkeypatch, capsys, place):
+    assert finetune(monkeypatch, place, "whole") == 0
+    shutil.copytree(place / "whole", place / "torn")
+    shutil.rmtree(place / "torn" / "checkpoint-0000006")
+    assert finetune(monkeypatch, place, "torn") == 2
+    assert "add --resume" in capsys.readouterr().err
+    assert finetune(monkeypatch, place, "torn", "--resume", "--set", "optimizer.lr=1e-3") == 2
+    assert "other settings" in capsys.readouterr().err
+    assert finetune(monkeypatch, place, "torn", "--resume") == 0
+    for name in ("whole", "torn"):
+        assert len((place / name / "log.jsonl").read_text().splitlines()) == 6
+    one, other = (checkpoint.read_weights(place / name / "checkpoint-0000006") for name in ("whole", "torn"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_frozen_encoders_do_not_move_and_shots_are_few(monkeypatch, capsys, place, pretrained):
+    folder, mae = pretrained
+    more = ["--set", "model.frozen=true", "--set", "run.shots=2", "--set", "run.seed=3", "--set", "run.steps=2"]
+    assert finetune(monkeypatch, place, "frozen", *more, init=folder) == 0
+    printed = capsys.readouterr().out
+    assert "on 2 images" in printed
+    assert "steps of 2 images, seed 3" in printed
+    model, _, _ = load_run(place / "frozen")
+    assert torch.equal(model.encoder.blocks[0].mlp.fc1.weight, mae.blocks[0].mlp.fc1.weight)
+
+
+@pytest.mark.parametrize(
+    ("more", "init", "message"),
+    [
+        (["--set", "task=depht"], "random", "did you mean 'depth'"),
+        (["--set", "model.sice=3"], "random", "did you mean 'size'"),
+        (["--set", "run.shots=99"], "random", "from 1 to 8"),
+        (["--set", "optimizer.warmup=1.5"], "random", "warmup in"),
+        ([], "nowhere", "no checkpoint there"),
+    ],
+)
+def test_mistakes_are_told(monkeypatch, capsys, place, more, init, message):
+    assert finetune(monkeypatch, place, "wrong", *more, init=init) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_encoders_of_another_size_are_refused_by_name(monkeypatch, capsys, place, pretrained):
+    code = finetune(monkeypatch, place, "wrong", "--set", "model.depth=2", init=pretrained[0])
+    assert code == 2
+    assert "blocks.1.norm1.weight" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+def test_reconstruction(monkeypatch, capsys, place, pretrained):
+    class Features(torch.nn.Module):
+        def forward(self, pictures):
+            return torch.nn.functional.avg_pool2d(pictures.float(), 32).flatten(1)
+
+    torch.jit.script(Features()).save(str(place / "features.pt"))
+    arguments = ["--data", place / "train", "--images", 8, "--output", place / "filled", "--json"]
+    code = run_script(
+        monkeypatch,
+        "reconstruction",
+        pretrained[0],
+        *arguments,
+        "--extractor",
+        place / "features.pt",
+        "--layer",
+        "mean",
+    )
+    found = json.loads(capsys.readouterr().out)
+    assert code == 0
+    assert (found["images"], found["features"], found["layer"], found["mask_ratio"]) == (8, 12, "mean", 0.75)
+    assert 0.5 < found["masked_l2"] < 3  # of normalised patches, by a model that knows nothing
+    assert found["fid"] > 0
+    assert 5 < found["psnr_db"] < 50
+    assert run_script(monkeypatch, "reconstruction", pretrained[0], *arguments[:2], "--images", 99) == 2
+    assert "--images asks for 99" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("config", sorted((ROOT / "finetune" / "configs").glob("*.toml")), ids=lambda p: p.name)
+def test_configs_begin_with_their_command(config):
+    read_config(config)
+    first = config.read_text().splitlines()[0]
+    assert first.startswith("# accelerate launch finetune/finetune.py")
+    assert config.name in first
+
+
+def test_published_files_begin_a_finetuning(place, monkeypatch):
+    """An encoder as MAE publishes it, and CroCo under naver's names."""
+    from mimic_wds.downstream.model import pretrained_weights
+    from mimic_wds.models.build import ModelConfig, build_model
+    from mimic_wds.models.published import EXPORTS
+
+    small = {"size": "tiny", "depth": 1, "image_size": 64, "mask_ratio": 0.75, "decoder_dim": 32, "decoder_heads": 2}
+    for layout, options in (("timm", {"objective": "mae"}), ("croco", {"objective": "croco", "class_token": False})):
+        weights = build_model(ModelConfig(**small, decoder_depth=1, **options)).state_dict()
+        torch.save(EXPORTS[layout](weights), place / f"{layout}.pth")
+        found = pretrained_weights(str(place / f"{layout}.pth"))
+        assert torch.equal(found["blocks.0.mlp.fc1.weight"], weights["blocks.0.mlp.fc1.weight"])
+        assert torch.equal(found["pos_embed"], weights["pos_embed"])
+        source = ["--data", place / "train", "--init", place / f"{layout}.pth"]
+        out = place / f"from-{layout}"
+        assert run_script(monkeypatch, "finetune", place / "tiny.toml", *source, "--output", out) == 0
+        assert checkpoint.latest(out) is not None
