@@ -272,6 +272,8 @@ def order_of(dataset: AnyDataset, config: RunConfig, records: int) -> Share:
 def check_fit(dataset: AnyDataset, config: RunConfig) -> None:
     """Raise ValueError when the model cannot be trained on such samples."""
     folder, size = dataset.folder, config.model.image_size
+    if config.model.objective == "dino":
+        raise ValueError('model.objective = "dino" has a model but no training loop yet: choose "mae" or "croco"')
     if dataset.kind == "images":
         if config.model.objective != "mae":
             raise ValueError(

@@ -22,8 +22,8 @@ from mimic_wds.loading.mixing import Mixture
 from mimic_wds.loading.order import Order, Tail, rank_rows
 from mimic_wds.loading.state import adapted_order, adapted_position, exact_position, make_state
 
-#: Micro-batches that are decoded ahead of the one the model works on. More do not fit into the processor's cache: with 3
-#: a pair takes 4 % more time.
+#: Micro-batches that are decoded ahead of the one the model works on. More of them leave the processor cache: with 3 a
+#: pair takes 4 % more time.
 LOOK_AHEAD = 1
 
 #: A task decodes so many samples, or fewer if not all threads would get one of a small micro-batch: handing a task to a

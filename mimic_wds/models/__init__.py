@@ -1,1 +1,1 @@
-"""Models: ViT encoder, MAE, CroCo. Nothing of ours is imported here but `settings`."""
+"""Models: ViT encoder, MAE, CroCo, DINO, published weights. Nothing of ours is imported here but `settings`."""

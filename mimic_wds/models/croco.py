@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mimic_wds.models.masking import choose, fill, num_keep
 from mimic_wds.models.patches import reconstruction_loss
 from mimic_wds.models.rotary import RotaryAttention, Rotation, rotate
-from mimic_wds.models.vit import Encoder, LayerNorm, ModelOutput
+from mimic_wds.models.vit import Encoder, LayerNorm, ModelOutput, through
 
 
 class CrossAttention(nn.Module):
@@ -127,6 +127,5 @@ class CroCo(Encoder):
         if self.decoder_pos_embed is not None:
             x, memory = x + self.decoder_pos_embed, memory + self.decoder_pos_embed
         turns = () if self.decoder_rotation is None else (self.decoder_rotation.of(),)
-        for layer in self.decoder_blocks_croco:
-            x = layer(x, memory, *turns)
+        x = through(self.decoder_blocks_croco, x, memory, *turns, recompute=self.recompute)
         return self.decoder_pred(self.decoder_norm(x))[:, num_special:]

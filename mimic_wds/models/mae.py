@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mimic_wds.models.masking import choose, fill, num_keep
 from mimic_wds.models.patches import reconstruction_loss
-from mimic_wds.models.vit import Encoder, LayerNorm, ModelOutput, block
+from mimic_wds.models.vit import Encoder, LayerNorm, ModelOutput, block, through
 
 
 class MAE(Encoder):
@@ -53,7 +53,5 @@ class MAE(Encoder):
         """Class and visible tokens (B, 1 + K, D) -> predicted patches (B, L, P)."""
         x = self.decoder_embed(encoded)
         x = torch.cat([x[:, :1], fill(x[:, 1:], kept, self.mask_token, self.num_patches)], dim=1)
-        x = x + self.decoder_pos_embed
-        for layer in self.decoder_blocks:
-            x = layer(x)
+        x = through(self.decoder_blocks, x + self.decoder_pos_embed, recompute=self.recompute)
         return self.decoder_pred(self.decoder_norm(x))[:, 1:]

@@ -125,14 +125,20 @@ def load_published(model: nn.Module, path: Path) -> Conversion:
     as it was initialised. Raises ValueError as `read_published` does, for weights of another shape, and when nothing of
     the encoder fits.
     """
-    ours, report = to_ours(read_published(path))
+    published = read_published(path)
+    if str(published.options.get("pos_embed", "")).startswith("RoPE") and not getattr(model, "rotation", None):
+        raise ValueError(
+            f"{path}: was trained with rotary positions, this model adds tables; set model.rotary = true and "
+            "model.class_token = false (CroCo v2)"
+        )
+    ours, report = to_ours(published)
     theirs = {own: name for name, own in report.renamed.items()}
     own, fitting = model.state_dict(), Weights()
     for name, value in ours.items():
         if name not in own:
             _forget(report, theirs.get(name, name))
             continue
-        if name in _TABLES and value.shape != own[name].shape:
+        if name in _TABLES and value.shape != own[name].shape and value.dim() == 3:
             report.resized[name] = f"{tuple(value.shape)} -> {tuple(own[name].shape)}"
             value = resized_table(value, own[name].shape[1])
         if value.shape != own[name].shape:
@@ -155,7 +161,7 @@ def resized_table(table: Tensor, rows: int) -> Tensor:
     """
     side, new_side = math.isqrt(table.shape[1]), math.isqrt(rows)
     special, new_special = table.shape[1] - side**2, rows - new_side**2
-    if special not in (0, 1) or new_special not in (0, 1):
+    if special not in (0, 1) or new_special not in (0, 1) or not side or not new_side:
         raise ValueError(
             f"a position table of {table.shape[1]} rows cannot become one of {rows}: no squares of patches"
         )
@@ -188,17 +194,23 @@ def export_croco(weights: Mapping[str, Tensor]) -> dict[str, Weights]:
     kept = Weights()
     for name, value in weights.items():
         if name in _TABLES:
-            value = value[0, value.shape[1] - math.isqrt(value.shape[1]) ** 2 :]
+            value = value[0, int("cls_token" in weights) :]
         if name != "cls_token":
             kept[_renamed(name, back)] = value
     return {"model": kept}
 
 
 def export_multimae(weights: Mapping[str, Tensor]) -> dict[str, Weights]:
-    """The encoder as MultiMAE (arXiv 2204.01678) finetunes it: the table a picture, the token with its position."""
-    table = weights["pos_embed"]
-    special = table.shape[1] - math.isqrt(table.shape[1]) ** 2
+    """The encoder as MultiMAE (arXiv 2204.01678) finetunes it: the table a picture, the token with its position.
+
+    Raises ValueError for encoders that have no table (CroCo v2) or not one of a square of patches.
+    """
+    if "pos_embed" not in weights:
+        raise ValueError("MultiMAE's layout has a position table; these weights have none (rotary positions, CroCo v2)")
+    table, special = weights["pos_embed"], int("cls_token" in weights)
     side = math.isqrt(table.shape[1] - special)
+    if side**2 + special != table.shape[1]:
+        raise ValueError(f"MultiMAE's layout is of square images; {table.shape[1] - special} patches are no square")
     kept = {
         "input_adapters.rgb.pos_emb": table[:, special:].transpose(1, 2).unflatten(2, (side, side)),
         "input_adapters.rgb.proj.weight": weights["patch_embed.proj.weight"],
@@ -250,8 +262,10 @@ def parse_call(text: str) -> dict[str, Any]:
         call = ast.parse(text.strip(), mode="eval").body
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
             raise ValueError("expected a name and keyword arguments")
-        return {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords if keyword.arg}
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        if not all(keyword.arg for keyword in call.keywords):
+            raise ValueError("expected no **")
+        return {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
+    except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError) as error:
         raise ValueError(f"{text[:100]!r} is no constructor with plain arguments: {error}") from None
 
 

@@ -3,12 +3,14 @@
 Shapes: B batch, L patches, K kept patches, T tokens (class token included), D width.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import torch
 from timm.layers import PatchEmbed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from mimic_wds.models.masking import take
 from mimic_wds.models.positions import sincos_2d
@@ -63,6 +65,8 @@ class Encoder(nn.Module):
         """`rotary`: positions turn queries and keys (CroCo v2) instead of being added; there is no class token then."""
         super().__init__()
         assert not (rotary and class_token), "a class token has no place to turn by"
+        #: Keep no activations within blocks for the backward pass but compute them again: slower, less memory.
+        self.recompute = False
         self.image_shape = height_and_width(image_size)
         self.patch_size = patch_size
         self.rows, self.cols = (side // patch_size for side in self.image_shape)
@@ -99,17 +103,12 @@ class Encoder(nn.Module):
         if kept is not None:
             x = take(x, kept)
         if self.rotation is not None:
-            turns = self.rotation.of(kept)
-            for layer in self.blocks:
-                x = layer(x, turns)
-            return self.norm(x)
+            return self.norm(through(self.blocks, x, self.rotation.of(kept), recompute=self.recompute))
         if self.cls_token is not None:
             assert self.pos_embed is not None
             token = (self.cls_token + self.pos_embed[:, :1]).to(x.dtype).expand(len(x), -1, -1)
             x = torch.cat([token, x], dim=1)
-        for layer in self.blocks:
-            x = layer(x)
-        return self.norm(x)
+        return self.norm(through(self.blocks, x, recompute=self.recompute))
 
     def initialise(self) -> None:
         """Fresh weights as in MAE, from torch's global generator: seed it first for weights that repeat.
@@ -126,6 +125,27 @@ class Encoder(nn.Module):
         for name, parameter in self.named_parameters():
             if name in ("cls_token", "mask_token"):
                 nn.init.normal_(parameter, std=0.02)
+
+
+def through(layers: Iterable[Callable[..., Tensor]], x: Tensor, *rest: Any, recompute: bool = False) -> Tensor:
+    """Through all layers in turn, each called with x and the rest.
+
+    With `recompute` only what lies between layers is kept for the backward pass (Chen et al. 2016, arXiv 1604.06174):
+    results are the same bit by bit, for nothing in a layer is random.
+    """
+    for layer in layers:
+        if recompute and torch.is_grad_enabled():
+            x = checkpoint(layer, x, *rest, use_reentrant=False, preserve_rng_state=False)
+        else:
+            x = layer(x, *rest)
+    return x
+
+
+def recompute_activations(model: nn.Module, on: bool = True) -> None:
+    """Turn `recompute` on or off in a pretraining model and the encoders within it."""
+    for module in model.modules():
+        if isinstance(module, Encoder):
+            module.recompute = on
 
 
 def height_and_width(image_size: int | tuple[int, int]) -> tuple[int, int]:

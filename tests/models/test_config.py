@@ -48,7 +48,12 @@ def test_a_table_becomes_a_config_that_survives_json(values, patches, size):
         ({"decoder_depth": 0}, "decoder_depth and decoder_heads must be 1 or more"),
         ({"depth": -1}, "model.depth 0 or more"),
         ({"class_token": False}, "model.class_token = false is CroCo v1's"),
-        ({"objective": "dino"}, "model.objective = 'dino' is unknown; known: mae, croco"),
+        ({"objective": "jepa"}, "model.objective = 'jepa' is unknown; known: mae, croco, dino"),
+        ({"objective": "dino"}, "model.mask_ratio = 0.75 means nothing to DINO"),
+        (
+            {"objective": "dino", "mask_ratio": 0.0, "patch_size": 14},
+            "model.dino.local_size = 96 is no multiple of model.patch_size = 14",
+        ),
         ({"size": "giant"}, "model.size = 'giant' is unknown; known: tiny, small, base, large"),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mimic_wds.models.build import ModelConfig, build_model
+from mimic_wds.models.build import SIZES, ModelConfig, build_model
 from mimic_wds.models.published import (
     EXPORTS,
     load_published,
@@ -17,6 +17,7 @@ from mimic_wds.models.published import (
     resized_table,
     to_ours,
 )
+from mimic_wds.models.published_config import model_values
 
 TINY = {
     "size": "tiny",
@@ -224,7 +225,8 @@ def test_constructor_strings_are_parsed_not_evaluated(tmp_path):
     weights = naver(tiny(class_token=False).state_dict())
     torch.save({"model": weights, "args": argparse.Namespace(model=text)}, tmp_path / "own.pth")
     assert read_published(tmp_path / "own.pth").options["pos_embed"] == "RoPE100"
-    for bad in ("__import__('os').system('true')", "f(x=open('/etc/passwd'))", "f(1)", "f(", "f(x=" + "(" * 500):
+    bad_calls = ("__import__('os').system('true')", "f(x=open('/etc/passwd'))", "f(1)", "f(", "f(x=" + "(" * 500)
+    for bad in (*bad_calls, "f(**{'x': 1})", "f(x={[]: 1})", "f(x=1).g(y=2)", "f(x=9**9**9)", "\0"):
         with pytest.raises(ValueError, match="no constructor with plain arguments"):
             parse_call(bad)
 
@@ -249,3 +251,97 @@ def test_another_size_of_model_is_named(tmp_path):
     torch.save({"model": tiny(size="small").state_dict()}, tmp_path / "small.pth")
     with pytest.raises(ValueError, match="it is another size of model"):
         load_published(tiny(), tmp_path / "small.pth")
+
+
+V2 = {
+    "CroCo_V2_ViTBase_SmallDecoder.pth": ("base", (512, 8, 16), 347, 120_076_288),
+    "CroCo_V2_ViTBase_BaseDecoder.pth": ("base", (768, 12, 12), 443, 200_269_824),
+    "CroCo_V2_ViTLarge_BaseDecoder.pth": ("large", (768, 12, 12), 587, 417_918_720),
+}
+
+
+@pytest.mark.parametrize("name", V2)
+def test_the_three_files_of_crocos_second_version(tmp_path, name):
+    """Weights and constructor arguments as released; the model that they belong to is found, every name has a place."""
+    size, (dim, depth, heads), entries, values = V2[name]
+    decoder = {"decoder_dim": dim, "decoder_depth": depth, "decoder_heads": heads}
+    weights = skeleton(objective="croco", size=size, class_token=False, rotary=True, **decoder)
+    width, blocks, of_encoder = SIZES[size]
+    kwargs = {
+        "enc_embed_dim": width,
+        "enc_depth": blocks,
+        "enc_num_heads": of_encoder,
+        "dec_embed_dim": dim,
+        "dec_depth": depth,
+        "dec_num_heads": heads,
+        "pos_embed": "RoPE100",
+    }
+    torch.save({"model": naver(weights), "croco_kwargs": kwargs}, tmp_path / name)
+    published = read_published(tmp_path / name)
+    assert (len(published.weights), sum(v.numel() for v in published.weights.values())) == (entries, values)
+    found = ModelConfig(**model_values(published))
+    expected = ModelConfig(objective="croco", size=size, mask_ratio=0.9, class_token=False, rotary=True, **decoder)
+    assert found == expected
+    ours, report = to_ours(published)
+    assert {n: v.shape for n, v in ours.items()} == {n: v.shape for n, v in weights.items()}
+    assert not report.dropped
+
+
+def test_rotary_weights_go_there_and_back_bit_by_bit(tmp_path):
+    source, target = (tiny(seed=seed, class_token=False, rotary=True) for seed in (1, 2))
+    written = {**EXPORTS["croco"](source.state_dict()), "croco_kwargs": {"pos_embed": "RoPE100"}}
+    torch.save(written, tmp_path / "v2.pth")
+    report = load_published(target, tmp_path / "v2.pth")
+    assert not report.made
+    assert all(torch.equal(target.state_dict()[name], value) for name, value in source.state_dict().items())
+    with pytest.raises(ValueError, match=r"rotary positions, this model adds tables; set model\.rotary = true"):
+        load_published(tiny(), tmp_path / "v2.pth")
+    with pytest.raises(ValueError, match="MultiMAE's layout has a position table"):
+        EXPORTS["multimae"](source.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        ({"objective": "croco"}, "checkpoint-120.pth"),
+        ({"objective": "croco", "class_token": False}, "CroCo.pth"),
+        ({"objective": "mae", "mask_ratio": 0.75}, "mae_pretrain_vit_base_full.pth"),
+        ({"objective": "mae", "mask_ratio": 0.75, "size": "large"}, "mae_visualize_vit_large.pth"),
+    ],
+)
+def test_a_file_says_which_model_it_is_of(tmp_path, values, name):
+    weights = skeleton(**values)
+    torch.save({"model": naver(weights) if name == "CroCo.pth" else weights}, tmp_path / name)
+    assert ModelConfig(**model_values(read_published(tmp_path / name))) == ModelConfig(**({"mask_ratio": 0.9} | values))
+
+
+def test_files_of_unknown_models_are_refused_by_name(tmp_path):
+    path, weights = tmp_path / "file.pth", dict(skeleton(objective="mae", mask_ratio=0.75))
+    v2 = naver(tiny(class_token=False, rotary=True).state_dict())
+    cases = [
+        ({n: v for n, v in weights.items() if not n.startswith("blocks.11.")}, {}, "768 wide and 11 blocks deep"),
+        (weights | {"pos_embed": torch.zeros(1, 198, 768)}, {}, "197 positions are no square"),
+        (weights | {"mask_token": torch.zeros(1, 1, 520)}, {}, "how many heads its decoder of width 520"),
+        ({n: v for n, v in weights.items() if "patch_embed" not in n}, {}, "has no patch embedding"),
+        (v2, {"pos_embed": "RoPE50"}, "wide and 2 blocks deep"),
+    ]
+    for table, kwargs, message in cases:
+        torch.save({"model": table, "croco_kwargs": kwargs}, path)
+        with pytest.raises(ValueError, match=f"file.pth: .*{message}"):
+            model_values(read_published(path))
+
+
+def test_tables_that_are_no_tables_are_refused(tmp_path):
+    weights = encoder(tiny("mae").state_dict())
+    for table in (torch.zeros(4), torch.zeros(1, 0, 192), torch.zeros(1, 17, 96), torch.zeros(1, 1, 4, 192)):
+        torch.save({"model": weights | {"pos_embed": table}}, tmp_path / "vit.pth")
+        with pytest.raises(ValueError, match=r"another size of model|no squares of patches"):
+            load_published(tiny("mae"), tmp_path / "vit.pth")
+
+
+def test_the_class_token_of_a_grid_that_is_no_square_is_left_out():
+    """3 x 5 patches and a token are 16 rows: a square by chance."""
+    written = EXPORTS["croco"](tiny(image_size=(48, 80)).state_dict())["model"]
+    assert written["enc_pos_embed"].shape == (15, 192)
+    with pytest.raises(ValueError, match="15 patches are no square"):
+        EXPORTS["multimae"](tiny(image_size=(48, 80)).state_dict())

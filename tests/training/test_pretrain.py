@@ -311,3 +311,20 @@ def test_croco_on_single_images_is_refused(pretrain, config_file, images, tmp_pa
     assert pretrain(config, "--output", tmp_path, "--set", "data.global_batch=26", data=images) == 2
     assert "data.global_batch = 26 is more than the 24 images in" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_dino_is_refused_until_it_can_be_trained(pretrain, config_file, images, tmp_path, capsys):
+    assert (
+        pretrain(
+            config_file(),
+            "--output",
+            tmp_path,
+            "--set",
+            "model.objective=dino",
+            "--set",
+            "model.mask_ratio=0",
+            data=images,
+        )
+        == 2
+    )
+    assert "no training loop yet" in capsys.readouterr().err
