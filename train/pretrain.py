@@ -1,4 +1,4 @@
-"""Pretrain MAE or CroCo on shards of image pairs, or MAE on single images: the run, to be read from top to bottom.
+"""Pretrain MAE, CroCo or DINO on shards of image pairs or single images: the run, to be read from top to bottom.
 
     python train/pretrain.py train/configs/demo.toml --data shards/demo                            (one device)
     accelerate launch --multi_gpu train/pretrain.py train/configs/croco_vitb16.toml --data DIR     (all GPUs)
@@ -29,10 +29,13 @@ try:
     from mimic_wds.loading.images import ImageLoader
     from mimic_wds.loading.joined import JoinedDataset, open_data
     from mimic_wds.loading.loader import Share
+    from mimic_wds.loading.origin import Origin
     from mimic_wds.loading.pairs import PairLoader
     from mimic_wds.loading.remote import Remote
     from mimic_wds.loading.transforms import normalize
-    from mimic_wds.models.build import build_model
+    from mimic_wds.models.build import PretrainingModel, build_model
+    from mimic_wds.models.published import load_published
+    from mimic_wds.models.vit import recompute_activations
     from mimic_wds.training import checkpoint
     from mimic_wds.training.banner import banner
     from mimic_wds.training.batches import BatchPlan, plan_batches, step_noise
@@ -40,9 +43,10 @@ try:
     from mimic_wds.training.engine import SkipGuard, TrainingDiverged, build_accelerator, optimizer_step, slow_precision
     from mimic_wds.training.inputs import model_inputs, step_draws
     from mimic_wds.training.looks import Look
+    from mimic_wds.training.measures import Measures
     from mimic_wds.training.meters import Meter
     from mimic_wds.training.optimizer import build_optimizer
-    from mimic_wds.training.schedule import set_learning_rate
+    from mimic_wds.training.schedule import set_learning_rate, set_weight_decay
     from mimic_wds.training.signals import StopSignal
     from mimic_wds.training.trackers import LOG_NAME, LogRecord, Trackers, loss_summary
 except ModuleNotFoundError as error:
@@ -50,8 +54,8 @@ except ModuleNotFoundError as error:
 
 FAULTS_NAME = "faults.json"  #: samples that could not be used, by reason, of all processes
 
-#: Samples that the attention agreement is taken over.
-LOOKED_AT = 32
+#: Samples that the numbers of a look are taken over.
+LOOKED_AT = 64
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -76,10 +80,11 @@ def main() -> int:
         found = checkpoint.find(args.output, config, resume=args.resume)
         if found:
             loader.load_state(dict(found[1].loader), adapt=args.adapt)
+        bare = start(config, None if found else args.init)
     except (ValueError, OSError) as error:
         return complain(error, USAGE)
     try:
-        return train(args.output, config, accelerator, plan, loader, look_at, found[0] if found else None)
+        return train(args.output, config, accelerator, bare, plan, loader, look_at, found[0] if found else None)
     except torch.OutOfMemoryError as error:
         return complain(f"out of memory; lower run.max_device_batch ({config.run.max_device_batch}): {error}", FAILED)
     except (DataError, TrainingDiverged, ValueError, OSError) as error:
@@ -92,6 +97,7 @@ def train(
     output: Path,
     config: RunConfig,
     accelerator: Accelerator,
+    bare: PretrainingModel,
     plan: BatchPlan,
     loader: AnyLoader,
     look_at: AnyDataset | None,
@@ -103,11 +109,13 @@ def train(
     last_step = min(run.epochs * per_epoch, run.max_steps or sys.maxsize)
 
     # The loader is never given to `prepare`: rank 0 would read everything and hand it out.
-    torch.manual_seed(run.seed)
-    bare = build_model(config.model).to(device)
+    bare.to(device)
     optimizer = build_optimizer(
         bare, lr=config.peak_lr, weight_decay=config.optimizer.weight_decay, betas=config.optimizer.betas
     )
+    recompute_activations(bare, run.recompute)
+    if run.compile:
+        bare.compile()  # in place: names of weights stay
     model, optimizer = accelerator.prepare(bare, optimizer)
     step = checkpoint.restore(newest, bare, optimizer, accelerator.scaler).step if newest else 0
     if is_main:
@@ -115,6 +123,8 @@ def train(
 
     epoch, done = loader.position
     guard, meter, stopped = SkipGuard(run.max_skipped_steps), Meter(), False
+    origin = Origin(loader.dataset, loader.order)
+    measures = Measures(origin.names, device)
     look = make_look(config, look_at or loader.dataset, device) if is_main else None
     with ExitStack() as stack:
         signals = stack.enter_context(StopSignal())
@@ -126,10 +136,12 @@ def train(
 
             first, last = step + 1, min(last_step, step + per_epoch - done)
             for step in range(first, last + 1):
-                lr = config.learning_rate((step - 1) / per_epoch)
-                set_learning_rate(optimizer, lr)
-                draws, keys = step_draws(config, step - 1), list[str]()
-                inputs = feed(islice(arriving, plan.accumulation), config, draws, device, keys)
+                at = (step - 1) / per_epoch  # epochs, fractional
+                set_learning_rate(optimizer, lr := config.learning_rate(at))
+                set_weight_decay(optimizer, config.weight_decay(at))
+                bare.begin_step(at)
+                notes = Notes(origin, epoch, done + step - first)
+                inputs = feed(islice(arriving, plan.accumulation), config, step_draws(config, step - 1), device, notes)
                 result = optimizer_step(
                     accelerator,
                     model,
@@ -137,22 +149,38 @@ def train(
                     inputs,
                     plan.accumulation,
                     clip_grad_norm=config.optimizer.clip_grad_norm,
+                    clip_each_norm=config.optimizer.clip_each_norm,
                     stop=signals.requested,
+                    observe=lambda output, notes=notes: measures.add(output, notes.sources),
                 )
+                if not result.skipped:
+                    bare.finish_step(config.progress(at))
                 meter.add(loader.order.global_batch)
                 warning = guard.observe(result, bare, step=step, lr=lr, precision=run.precision)
                 stopped = result.stop
 
-                all_keys = gather_object(keys) if warning else []
-                looks = look if run.look_every and step % run.look_every == 0 else None
-                if trackers and (step in (1, last_step) or step % run.log_every == 0 or warning or looks):
-                    seen = looks.attention(bare) if looks else None
+                all_keys = gather_object(notes.keys) if warning else []
+                looking = run.look_every and step % run.look_every == 0
+                logged = step in (1, last_step) or step % run.log_every == 0 or warning or looking
+                measured = measures.read(accelerator) if logged else {}
+                if trackers:
+                    trackers.step(step)
+                if trackers and logged:
+                    looked = look if looking else None
+                    seen = looked.attention(bare) if looked else None
+                    measured |= looked.losses(bare) if looked else {}
                     record = LogRecord.of(
-                        result, step=step, steps_per_epoch=per_epoch, lr=lr, speed=meter.read(), attention=seen
+                        result,
+                        step=step,
+                        steps_per_epoch=per_epoch,
+                        lr=lr,
+                        speed=meter.read(),
+                        attention=seen.share if seen else None,
+                        measures=measured | ({"attention_same_place": seen.same_place} if seen else {}),
                     )
                     trackers.log(record)
-                    if looks:
-                        looks.picture(bare, output / "pictures" / f"{step:07d}.png")
+                    if looked:
+                        looked.picture(bare, output / "pictures" / f"{step:07d}.png")
                     if warning:
                         print(warning, file=sys.stderr, flush=True)
                         trackers.skipped(step, result.skipped, all_keys)
@@ -179,7 +207,11 @@ def train(
     if look:
         look.picture(bare, output / "reconstructions.png")
         if (agreement := look.attention(bare)) is not None:
-            print(f"attention agreement {agreement:.1%}")
+            print(
+                f"attention agreement {agreement.share:.1%} (looking at the same place {agreement.same_place:.1%}, "
+                f"anywhere {agreement.chance:.1%})"
+            )
+    if is_main:
         if len(seen := loader.seen()) > 1:
             print("seen: " + ", ".join(f"{count:,} of {name}" for name, count in seen.items()))
         print(f"{loss_summary(output / LOG_NAME)}  ({step} steps; {output})")
@@ -198,6 +230,9 @@ def parse_arguments() -> argparse.Namespace:
         help="a data set; several are mixed (data.weights, data.temperature)",
     )
     parser.add_argument("--look-at", metavar="DIR|URL", help="held-out samples for pictures; default: some of --data")
+    parser.add_argument(
+        "--init", type=Path, metavar="FILE|RUN", help="weights to start from: a published file, or a run of this script"
+    )
     parser.add_argument("--output", type=Path, help="folder to write to; default: runs/NAME-OF-THE-CONFIG")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in the output folder")
     parser.add_argument("--adapt", action="store_true", help="with --resume: go on although the data set has changed")
@@ -215,6 +250,26 @@ def flags(args: argparse.Namespace) -> dict[str, int]:
     return {key: value for key, value in given.items() if value is not None}
 
 
+def start(config: RunConfig, init: Path | None) -> PretrainingModel:
+    """The model with fresh weights, or those of `init` where it has them. Raises ValueError when they do not fit."""
+    torch.manual_seed(config.run.seed)
+    bare = build_model(config.model)
+    if init:
+        folder = latest_of(init)
+        report = load_published(bare, folder / checkpoint.MODEL_NAME if folder else init)
+        bare.weights_were_loaded()
+        if os.environ.get("RANK", "0") == "0":
+            print(f"init    {init}")
+            for what, count, names in report.rows():
+                print(f"        {count:4} {what:<12}{names}")
+    return bare
+
+
+def latest_of(init: Path) -> Path | None:
+    """The checkpoint that a folder is or has; None for a file."""
+    return init if (init / checkpoint.STATE_NAME).is_file() else checkpoint.latest(init)
+
+
 def open_loader(addresses: list[str], config: RunConfig, accelerator: Accelerator) -> tuple[BatchPlan, AnyLoader]:
     """This process's share of the data. Raises ValueError when data set, model and batch do not fit together."""
     data, dataset = config.data, open_data(addresses, remote_of(config))
@@ -222,9 +277,8 @@ def open_loader(addresses: list[str], config: RunConfig, accelerator: Accelerato
     per_record = config.samples_per_pair if dataset.kind == "pairs" else 1
     available = len(dataset) * per_record
     if data.global_batch > available:
-        unit = "images" if config.model.objective == "mae" else "pairs"
         raise ValueError(
-            f"data.global_batch = {data.global_batch} is more than the {available} {unit} in {dataset.folder}; "
+            f"data.global_batch = {data.global_batch} is more than the {available} {config.unit} in {dataset.folder}; "
             "lower it or build a larger data set"
         )
     num_processes = accelerator.num_processes
@@ -272,13 +326,11 @@ def order_of(dataset: AnyDataset, config: RunConfig, records: int) -> Share:
 def check_fit(dataset: AnyDataset, config: RunConfig) -> None:
     """Raise ValueError when the model cannot be trained on such samples."""
     folder, size = dataset.folder, config.model.image_size
-    if config.model.objective == "dino":
-        raise ValueError('model.objective = "dino" has a model but no training loop yet: choose "mae" or "croco"')
     if dataset.kind == "images":
-        if config.model.objective != "mae":
+        if config.model.objective == "croco":
             raise ValueError(
-                f'{folder} holds single images, but model.objective = "{config.model.objective}" needs pairs: '
-                'set it to "mae", or give a data set of pairs'
+                f'{folder} holds single images, but model.objective = "croco" needs pairs: set it to "mae" or "dino", '
+                "or give a data set of pairs"
             )
     elif config.model.image_shape[0] != config.model.image_shape[1]:
         raise ValueError(
@@ -302,12 +354,26 @@ def normalized(batch: PairBatch | ImageBatch, device: torch.device) -> tuple[Ten
     return image0, image1, batch.rows
 
 
+class Notes:
+    """What a step of an epoch has seen."""
+
+    def __init__(self, origin: Origin, epoch: int, step: int) -> None:
+        self.origin, self.epoch, self.step = origin, epoch, step
+        self.keys: list[str] = []
+        self.sources = torch.empty(0)  #: (B,) of the micro-batch that was given last
+
+    def take(self, batch: PairBatch | ImageBatch) -> None:
+        """Note a micro-batch."""
+        self.keys.extend(batch.keys)
+        self.sources = self.origin.numbers(batch.keys, batch.rows, self.epoch, self.step)
+
+
 def feed(
-    batches: Iterable[PairBatch | ImageBatch], config: RunConfig, draws: Tensor, device: torch.device, keys: list[str]
+    batches: Iterable[PairBatch | ImageBatch], config: RunConfig, draws: Tensor, device: torch.device, notes: Notes
 ) -> Iterator[tuple[Tensor, ...]]:
-    """What the model is called with, one micro-batch at a time; notes the keys of the samples in `keys`."""
+    """What the model is called with, one micro-batch at a time."""
     for batch in batches:
-        keys.extend(batch.keys)
+        notes.take(batch)
         yield model_inputs(config, *normalized(batch, device), draws)
 
 
@@ -348,8 +414,10 @@ def show_plan(
         print(f"pretrain: {warning}", file=sys.stderr, flush=True)
 
 
-def make_look(config: RunConfig, dataset: AnyDataset, device: torch.device) -> Look:
-    """A few samples to look at (of the first data set), the same ones for the same data and seed."""
+def make_look(config: RunConfig, dataset: AnyDataset, device: torch.device) -> Look | None:
+    """A few samples to look at (of the first data set), the same ones for the same data and seed; DINO paints none."""
+    if config.model.objective == "dino":
+        return None
     if isinstance(dataset, JoinedDataset):
         dataset = dataset.parts[0]
     num = min(LOOKED_AT, len(dataset))

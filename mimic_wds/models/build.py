@@ -1,7 +1,7 @@
 """Models by name: the [model] table of a run config, and what is built from it."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from mimic_wds.models.croco import CroCo
 from mimic_wds.models.dino import DINO
@@ -95,7 +95,10 @@ class ModelConfig:
         return self.dino.num_draws(self.depth or SIZES[self.size][1])
 
 
-def build_model(config: ModelConfig) -> MAE | CroCo | DINO:
+PretrainingModel: TypeAlias = MAE | CroCo | DINO
+
+
+def build_model(config: ModelConfig) -> PretrainingModel:
     """A freshly initialised model (seed torch first for repeatable weights)."""
     dim, depth, heads = SIZES[config.size]
     encoder: dict[str, Any] = {

@@ -14,7 +14,7 @@ from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
 from mimic_wds.models.masking import choose, fill, num_keep
-from mimic_wds.models.patches import reconstruction_loss
+from mimic_wds.models.patches import hidden_mean, patch_errors
 from mimic_wds.models.rotary import RotaryAttention, Rotation, rotate
 from mimic_wds.models.vit import Encoder, LayerNorm, ModelOutput, through
 
@@ -115,8 +115,8 @@ class CroCo(Encoder):
         """
         kept, mask = choose(noise, self.keep)
         prediction = self.decode(self.encode(image0, kept), kept, self.encode(image1))
-        loss = reconstruction_loss(prediction, image0, mask, self.patch_size, self.norm_pix_loss)
-        return ModelOutput(loss, prediction, mask)
+        errors = patch_errors(prediction, image0, self.patch_size, self.norm_pix_loss)
+        return ModelOutput(hidden_mean(errors, mask), prediction, mask, errors.detach())
 
     def decode(self, target: Tensor, kept: Tensor, reference: Tensor) -> Tensor:
         """Visible target tokens and all reference tokens -> predicted patches of the target (B, L, P)."""

@@ -25,6 +25,12 @@ class DinoOutput(NamedTuple):
 
     loss: Tensor  #: () float32
     entropy: Tensor  #: () float32, of the teacher's answers in nats; near 0 or log K says that it has collapsed
+    losses: Tensor  #: (B,) float32 of each image, without gradient
+
+    @property
+    def measures(self) -> dict[str, Tensor]:
+        """Numbers () worth watching."""
+        return {"entropy": self.entropy}
 
 
 class Head(nn.Module):
@@ -173,6 +179,10 @@ class DINO(DinoNetwork):
         """The teacher's weights by the names that the student has for its own."""
         return {name: p for name, p in self.named_parameters() if not name.startswith("student.")}
 
+    def weights_were_loaded(self) -> None:
+        """Give the student the teacher's weights."""
+        follow(dict(self.student.named_parameters()), self.teacher_weights(), 0.0)
+
     def begin_step(self, epoch: float) -> None:
         """Set what depends on the epoch (fractional) and forget the answers of a step that was not finished."""
         self.temperature.fill_(teacher_temperature(self.config, epoch))
@@ -181,7 +191,7 @@ class DINO(DinoNetwork):
 
     @torch.no_grad()
     def finish_step(self, progress: float) -> None:
-        """After the optimizer's step: teacher and centre follow. progress: share of all steps done, 0 to 1.
+        """After the optimizer's step: teacher and centre follow. progress: share of the schedule before it, 0 to 1.
 
         All processes call this together. Left out where the weights were left alone.
         """
@@ -228,8 +238,8 @@ def dino_loss(
     said = (student / student_temp).log_softmax(-1)
     others = said.sum(0) - said[: len(teacher)]  # (2, B, K): all crops but the one that the teacher saw
     pairs = len(teacher) * (len(student) - 1)
-    loss = -(target * others).sum(-1).mean(1).sum() / pairs
-    return DinoOutput(loss, -(target * log_target).sum(-1).mean())
+    losses = -(target * others).sum(-1).sum(0) / pairs
+    return DinoOutput(losses.mean(), -(target * log_target).sum(-1).mean(), losses.detach())
 
 
 @torch.no_grad()

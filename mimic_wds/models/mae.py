@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mimic_wds.models.masking import choose, fill, num_keep
-from mimic_wds.models.patches import reconstruction_loss
+from mimic_wds.models.patches import hidden_mean, patch_errors
 from mimic_wds.models.vit import Encoder, LayerNorm, ModelOutput, block, through
 
 
@@ -46,8 +46,8 @@ class MAE(Encoder):
         """
         kept, mask = choose(noise, self.keep)
         prediction = self.decode(self.encode(images, kept), kept)
-        loss = reconstruction_loss(prediction, images, mask, self.patch_size, self.norm_pix_loss)
-        return ModelOutput(loss, prediction, mask)
+        errors = patch_errors(prediction, images, self.patch_size, self.norm_pix_loss)
+        return ModelOutput(hidden_mean(errors, mask), prediction, mask, errors.detach())
 
     def decode(self, encoded: Tensor, kept: Tensor) -> Tensor:
         """Class and visible tokens (B, 1 + K, D) -> predicted patches (B, L, P)."""

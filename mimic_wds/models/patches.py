@@ -31,16 +31,20 @@ def patch_statistics(patches: Tensor) -> tuple[Tensor, Tensor]:
     return patches.mean(-1, keepdim=True), (patches.var(-1, keepdim=True) + TARGET_EPS).sqrt()
 
 
-def reconstruction_loss(prediction: Tensor, images: Tensor, mask: Tensor, patch_size: int, normalise: bool) -> Tensor:
-    """Squared error of the hidden patches, mean over their values and over all hidden patches of the batch: ().
+def patch_errors(prediction: Tensor, images: Tensor, patch_size: int, normalise: bool) -> Tensor:
+    """Squared error of every patch, mean over its values: (B, L) float32.
 
-    prediction (B, L, P), images (B, 3, H, W), mask (B, L) bool with True = hidden. With `normalise`, the target is
-    each patch minus its mean over its standard deviation.
+    prediction (B, L, P), images (B, 3, H, W). With `normalise`, the target is each patch minus its mean over its
+    standard deviation.
     """
     target = patchify(images.float(), patch_size)
     if normalise:
         mean, std = patch_statistics(target)
         target = (target - mean) / std
-    per_patch = (prediction.float() - target).square().mean(-1)
-    hidden = mask.to(per_patch.dtype)
-    return torch.sum(per_patch * hidden) / hidden.sum()
+    return (prediction.float() - target).square().mean(-1)
+
+
+def hidden_mean(errors: Tensor, mask: Tensor) -> Tensor:
+    """The loss (): mean of the errors (B, L) of all hidden patches of the batch, mask (B, L) bool, True = hidden."""
+    hidden = mask.to(errors.dtype)
+    return torch.sum(errors * hidden) / hidden.sum()

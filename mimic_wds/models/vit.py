@@ -30,6 +30,18 @@ class ModelOutput(NamedTuple):
     loss: Tensor  #: () float32
     prediction: Tensor  #: (B, L, P) of all patches, in the units of the target; bfloat16 under such autocast
     mask: Tensor  #: (B, L) bool, True = hidden from the encoder
+    errors: Tensor  #: (B, L) float32 squared error of each patch, without gradient
+
+    @property
+    def losses(self) -> Tensor:
+        """(B,) of each sample, without gradient; their mean is the loss, since all samples hide equally many."""
+        return (self.errors * self.mask).sum(1) / self.mask.sum(1)
+
+    @property
+    def measures(self) -> dict[str, Tensor]:
+        """Numbers () worth watching: the error of the patches that the encoder saw, which no loss asks for."""
+        seen = ~self.mask
+        return {"visible_loss": (self.errors * seen).sum() / seen.sum()}
 
 
 class Turns(nn.Module):
@@ -109,6 +121,15 @@ class Encoder(nn.Module):
             token = (self.cls_token + self.pos_embed[:, :1]).to(x.dtype).expand(len(x), -1, -1)
             x = torch.cat([token, x], dim=1)
         return self.norm(through(self.blocks, x, recompute=self.recompute))
+
+    def weights_were_loaded(self) -> None:
+        """After weights of others were loaded into the model: bring along what depends on them."""
+
+    def begin_step(self, epoch: float) -> None:
+        """Before every optimizer step: what depends on the epoch (fractional)."""
+
+    def finish_step(self, progress: float) -> None:
+        """After every optimizer step that changed the weights. progress: share of the schedule before it, 0 to 1."""
 
     def initialise(self) -> None:
         """Fresh weights as in MAE, from torch's global generator: seed it first for weights that repeat.

@@ -53,7 +53,7 @@ def cross_attention(model: CroCo, image0: Tensor, image1: Tensor, noise: Tensor)
     """
     seen: list[Tensor] = []
     with _watched(model, seen):
-        model(image0, image1, noise)
+        model.forward(image0, image1, noise)  # not the compiled one, which has no hooks
     special = seen[0].shape[-1] - model.num_patches
     return torch.stack(seen).mean(0)[:, special:, special:]
 

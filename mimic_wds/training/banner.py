@@ -21,7 +21,7 @@ def banner(
     output: str,
 ) -> str:
     """Model, data, effective batch with the derived accumulation, learning rate and steps, for the console."""
-    unit = "images" if config.model.objective == "mae" else "pairs"
+    unit = config.unit
     height, width = config.model.image_shape
     left_over = num_records - steps_per_epoch * plan.records
     on = f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from mimic_wds.models.build import ModelConfig
+from mimic_wds.models.dino_recipe import cosine
 from mimic_wds.settings import from_mapping, merge, parse_assignments, read_toml
 from mimic_wds.training.schedule import learning_rate, peak_learning_rate
 
@@ -22,7 +23,7 @@ Preset: TypeAlias = Literal["none", "mimic", "croco", "mae"]
 class DataConfig:
     """[data]: what one optimizer step sees."""
 
-    global_batch: int  #: samples per optimizer step over all devices: pairs for "croco", images for "mae"
+    global_batch: int  #: samples per optimizer step over all devices: pairs for "croco", else images
     num_threads: int = 2  #: JPEG decoding threads per process
     augmentation: Preset = "mimic"  #: what is done to the views, by name: see mimic_wds/loading/augment.py
     lanes: int = 0  #: streams that the shards are dealt to, see mimic_wds/loading/order.py; 0 = up to 64
@@ -52,13 +53,18 @@ class OptimizerConfig:
     warmup_epochs: float = 0.0  #: linear from 0
     schedule_epochs: float = 0.0  #: where the cosine reaches min_lr; 0 = run.epochs
     weight_decay: float = 0.05
+    weight_decay_end: float = 0.0  #: reached along half a cosine at the end of the schedule (DINO); 0 = no change
     betas: tuple[float, float] = (0.9, 0.95)
     clip_grad_norm: float = 0.0  #: largest norm of the gradient; 0 = no limit
+    clip_each_norm: float = 0.0  #: largest norm of the gradient of each tensor by itself (DINO); 0 = no limit
 
     def __post_init__(self) -> None:
-        _at_least(
-            "optimizer", self, base_lr=0, min_lr=0, warmup_epochs=0, schedule_epochs=0, weight_decay=0, clip_grad_norm=0
-        )
+        _at_least("optimizer", self, base_lr=0, min_lr=0, warmup_epochs=0, schedule_epochs=0)
+        _at_least("optimizer", self, weight_decay=0, weight_decay_end=0, clip_grad_norm=0, clip_each_norm=0)
+        if self.weight_decay_end and not self.weight_decay:
+            raise ValueError("optimizer.weight_decay_end needs a weight_decay above 0 to start from")
+        if self.clip_grad_norm and self.clip_each_norm:
+            raise ValueError("optimizer.clip_grad_norm and clip_each_norm exclude each other: set one of them to 0")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"optimizer.betas must lie in [0, 1), got {list(self.betas)}")
 
@@ -72,6 +78,8 @@ class LoopConfig:
     seed: int = 0  #: of the initial weights, the order of the data and the masks
     precision: Literal["no", "tf32", "bf16", "fp16"] = "no"
     max_device_batch: int = 64  #: what fits on one device, in the unit of data.global_batch
+    recompute: bool = False  #: keep no activations within blocks: a third slower, far less memory
+    compile: bool = False  #: let torch compile the model: faster on GPUs, a minute or two at the start
     log_every: int = 20  #: optimizer steps
     checkpoint_every: int = 0  #: optimizer steps; 0 = at the end of every epoch
     keep_checkpoints: int = 3  #: the newest ones
@@ -143,10 +151,24 @@ class RunConfig:
             minimum=self.optimizer.min_lr,
         )
 
+    def progress(self, epoch: float) -> float:
+        """Share of the schedule that is done at a fractional epoch, 0 to 1."""
+        return min(epoch / self.schedule_epochs, 1.0)
+
+    def weight_decay(self, epoch: float) -> float:
+        """Weight decay at a fractional epoch."""
+        start, end = self.optimizer.weight_decay, self.optimizer.weight_decay_end
+        return cosine(start, end, self.progress(epoch)) if end else start
+
     @property
     def samples_per_pair(self) -> int:
-        """Samples that the model makes of one pair: CroCo takes it whole, MAE takes its two images one by one."""
-        return 2 if self.model.objective == "mae" else 1
+        """Samples that the model makes of one pair: CroCo takes it whole, MAE and DINO its two images one by one."""
+        return 1 if self.model.objective == "croco" else 2
+
+    @property
+    def unit(self) -> str:
+        """What samples are called."""
+        return "pairs" if self.model.objective == "croco" else "images"
 
 
 def read_config(path: Path, assignments: Iterable[str] = (), overrides: Mapping[str, Any] | None = None) -> RunConfig:

@@ -7,14 +7,27 @@ and whether any of them was asked to stop. Gradients travel between processes on
 import contextlib
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import GradientAccumulationPlugin
+from accelerate.utils import DistributedType, GradientAccumulationPlugin
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from mimic_wds.models.dino_recipe import clip_each
+
+#: Ways to work together that keep the whole model on every device.
+KNOWN = (
+    DistributedType.NO,
+    DistributedType.MULTI_CPU,
+    DistributedType.MULTI_GPU,
+    DistributedType.MULTI_XPU,
+    DistributedType.MULTI_NPU,
+    DistributedType.MULTI_HPU,
+)
 
 
 class TrainingDiverged(RuntimeError):
@@ -44,6 +57,11 @@ def build_accelerator(precision: str, *, cpu: bool = False) -> Accelerator:
         cpu=cpu or (world_size > 1 and not torch.accelerator.is_available()),
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
     )
+    if accelerator.distributed_type not in KNOWN:
+        raise ValueError(
+            f"accelerate was configured for {accelerator.distributed_type.value}, which cuts the model up; checkpoints "
+            "here are of whole models: use --multi_gpu, and run.recompute where memory is short"
+        )
     if accelerator.num_processes < world_size:
         raise ValueError(
             f"{world_size} processes were started, but each would train alone: start them with `accelerate launch` or "
@@ -71,11 +89,14 @@ def optimizer_step(
     accumulation: int,
     *,
     clip_grad_norm: float = 0.0,
+    clip_each_norm: float = 0.0,
     stop: bool = False,
+    observe: Callable[[Any], None] | None = None,
 ) -> StepResult:
     """Learn from `accumulation` micro-batches of equal size; all processes call this together.
 
     micro_batches: what to call the model with, one tuple at a time; the model returns its loss first.
+    observe: is given each output of the model after its backward pass.
     The loss of each is divided by `accumulation` here, and only here. When loss or gradient is not finite (on any
     process), the weights and the optimizer's state stay as they are and the result says why.
     """
@@ -85,9 +106,12 @@ def optimizer_step(
     for number in range(1, accumulation + 1):
         synchronise = contextlib.nullcontext() if number == accumulation else accelerator.no_sync(model)
         with synchronise:
-            loss = model(*next(micro_batch))[0] / accumulation
+            output = model(*next(micro_batch))
+            loss = output[0] / accumulation
             accelerator.backward(loss)
         total += loss.detach()
+        if observe:
+            observe(output)
     accelerator.unscale_gradients(optimizer)  # fp16 only; nothing otherwise
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
@@ -99,6 +123,8 @@ def optimizer_step(
     else:
         if clip_grad_norm:
             torch.nn.utils.clip_grads_with_norm_(model.parameters(), clip_grad_norm, norm)
+        if clip_each_norm:
+            clip_each(model.parameters(), clip_each_norm)
         optimizer.step()
     return StepResult(loss=loss_value, grad_norm=norm_value, skipped=skipped, stop=stop_value > 0)
 

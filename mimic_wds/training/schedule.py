@@ -30,6 +30,13 @@ def peak_learning_rate(base_lr: float, global_batch: int) -> float:
     return base_lr * global_batch / 256
 
 
+def set_weight_decay(optimizer: Optimizer, weight_decay: float) -> None:
+    """Give every parameter group that decays `weight_decay`."""
+    for group in optimizer.param_groups:
+        if group["weight_decay"]:
+            group["weight_decay"] = weight_decay
+
+
 def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
     """Give every parameter group `lr`, times the group's own ``lr_scale`` where it has one."""
     for group in optimizer.param_groups:

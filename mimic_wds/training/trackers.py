@@ -6,11 +6,15 @@
 import json
 import math
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
 from mimic_wds.training.engine import StepResult
@@ -32,6 +36,7 @@ class LogRecord:
     pairs_per_s: float  #: over all processes, since the last line
     loader_wait: float  #: share of that time spent waiting for data, in [0, 1]
     attention: float | None = None  #: agreement of the cross-attention with the stored correspondences, in [0, 1]
+    measures: Mapping[str, float] = field(default_factory=dict)  #: see `Measures`; written beside the others, by name
     skipped: str = ""  #: why the weights were left alone in this step ("loss", "gradient"), or ""
 
     @classmethod
@@ -44,6 +49,7 @@ class LogRecord:
         lr: float,
         speed: tuple[float, float],
         attention: float | None = None,
+        measures: Mapping[str, float] | None = None,
     ) -> "LogRecord":
         """A line about `result`; `speed` is what `Meter.read` gives, `attention` what a look at the model has found."""
         return cls(
@@ -55,12 +61,19 @@ class LogRecord:
             pairs_per_s=speed[0],
             loader_wait=speed[1],
             attention=attention,
+            measures=measures or {},
             skipped=result.skipped,
         )
 
+    def numbers(self) -> dict[str, float]:
+        """Everything that can be drawn over the steps, by name."""
+        names = ("loss", "lr", "grad_norm", "pairs_per_s", "loader_wait", "attention")
+        known = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in known.items() if value is not None} | dict(self.measures)
+
 
 class Trackers:
-    """JSONL, TensorBoard and console in one; a context manager."""
+    """JSONL, TensorBoard and console in one; a context manager. On a terminal a bar stands in for lines."""
 
     def __init__(self, output: Path, start_step: int, total_steps: int) -> None:
         """Open the logs in `output`; what they say about steps after `start_step` is dropped (the run repeats them)."""
@@ -69,17 +82,34 @@ class Trackers:
         self._output = output
         self._file = (output / LOG_NAME).open("a", encoding="utf-8")
         self._board = SummaryWriter(str(output / TENSORBOARD_NAME), purge_step=start_step + 1)
-        self._total = total_steps
+        self._total, self._start = total_steps, start_step
+        self._started = time.monotonic()
+        self._live = sys.stdout.isatty()
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+        )
+        self._task = self._bar.add_task("", total=total_steps, completed=start_step)
+
+    def step(self, step: int) -> None:
+        """A step is done: move the bar, if there is one."""
+        self._bar.update(self._task, completed=step)
 
     def log(self, record: LogRecord) -> None:
         """Write one step everywhere."""
-        values = {name: _json_value(value) for name, value in asdict(record).items()}
+        plain = asdict(record)
+        values = {name: _json_value(value) for name, value in (plain | plain.pop("measures")).items()}
         self._file.write(json.dumps(values, allow_nan=False) + "\n")
         self._file.flush()
-        for name in ("loss", "lr", "grad_norm", "pairs_per_s", "loader_wait", "attention"):
-            if getattr(record, name) is not None:
-                self._board.add_scalar(name, getattr(record, name), record.step)
-        print(console_line(record, self._total), flush=True)
+        for name, value in record.numbers().items():
+            self._board.add_scalar(name, value, record.step)
+        if self._live:
+            self._bar.update(self._task, description=short_line(record))
+        else:
+            print(f"{console_line(record, self._total)}  {self._eta(record.step)}", flush=True)
 
     def skipped(self, step: int, reason: str, keys: Sequence[str]) -> None:
         """Note what a step saw whose loss or gradient was not finite, over all processes."""
@@ -92,10 +122,19 @@ class Trackers:
         self._board.close()
 
     def __enter__(self) -> "Trackers":
+        if self._live:
+            self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._bar.stop()
         self.close()
+
+    def _eta(self, step: int) -> str:
+        """How long the rest takes if it goes on like this."""
+        seconds = (time.monotonic() - self._started) / max(step - self._start, 1) * (self._total - step)
+        return f"ETA {timedelta(seconds=round(seconds))}"
 
 
 def console_line(record: LogRecord, total_steps: int) -> str:
@@ -107,6 +146,14 @@ def console_line(record: LogRecord, total_steps: int) -> str:
         f"loader wait {record.loader_wait:4.0%}"
         + ("" if record.attention is None else f"  attention {record.attention:.1%}")
         + (f"  SKIPPED: {record.skipped} not finite" if record.skipped else "")
+    )
+
+
+def short_line(record: LogRecord) -> str:
+    """What stands beside the bar."""
+    return (
+        f"loss {record.loss:.4f}  lr {record.lr:.1e}  {record.pairs_per_s:.1f} pairs/s  wait {record.loader_wait:.0%}"
+        + ("" if record.attention is None else f"  attention {record.attention:.1%}")
     )
 
 

@@ -66,7 +66,7 @@ def test_gradients_of_the_prediction_stop_at_hidden_pixels(tiny_config, shaken, 
     config = tiny_config("croco")
     image0, *rest = inputs(config)
     image0.requires_grad_()
-    _, prediction, mask = shaken(config)(image0, *rest)
+    _, prediction, mask, _ = shaken(config)(image0, *rest)
     prediction.square().sum().backward()
     per_patch = patchify(image0.grad, 16).abs().amax(-1)
     assert not per_patch[mask].any()
@@ -107,7 +107,7 @@ def test_class_token_is_in_queries_and_memory_of_every_decoder_block(tiny_config
 def test_any_size_that_patches_fit_in(tiny_config, build, inputs, objective, image_size, patch_size, patches):
     config = tiny_config(objective, image_size=image_size, patch_size=patch_size)
     model = build(config)
-    loss, prediction, mask = model(*inputs(config, batch=3))
+    loss, prediction, mask, _ = model(*inputs(config, batch=3))
     assert model.pos_embed.shape == (1, patches + 1, 192)
     assert prediction.shape == (3, patches, 3 * patch_size**2)
     assert mask.shape == (3, patches)
@@ -120,7 +120,7 @@ def test_bf16_autocast_stays_close_to_fp32(tiny_config, build, inputs, objective
     model = build(config)
     exact = model(*inputs(config))
     with torch.autocast("cpu", torch.bfloat16):
-        loss, prediction, mask = model(*inputs(config))
+        loss, prediction, mask, _ = model(*inputs(config))
     assert loss.dtype == torch.float32
     assert torch.equal(mask, exact.mask)
     assert loss.item() == pytest.approx(exact.loss.item(), rel=5e-3)

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mimic_wds.models.patches import patch_statistics, patchify, reconstruction_loss, unpatchify
+from mimic_wds.models.patches import hidden_mean, patch_errors, patch_statistics, patchify, unpatchify
 
 
 def test_values_of_a_patch_stand_by_row_column_channel():
@@ -43,6 +43,10 @@ def test_statistics_have_unbiased_variance_and_epsilon_1e_6(images):
 
 def test_a_patch_without_any_contrast_has_a_deviation_of_a_thousandth():
     assert patch_statistics(torch.full((1, 1, 12), 0.5))[1].item() == pytest.approx(1e-3)
+
+
+def reconstruction_loss(prediction, images, mask, patch_size, normalise):
+    return hidden_mean(patch_errors(prediction, images, patch_size, normalise), mask)
 
 
 @pytest.mark.parametrize("normalise", [True, False])

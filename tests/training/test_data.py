@@ -80,8 +80,13 @@ def test_looks_are_pictures_and_attention_on_held_out_pairs(pretrain, config_fil
     assert set(logged) == {1, 2, 4}
     assert logged[1] is None
     said = capsys.readouterr().out
-    assert f"attention agreement {logged[4]:.1%}" in said  # the weights did not change after the last step
+    # The weights did not change after the last step.
+    assert f"attention agreement {logged[4]:.1%} (looking at the same place " in said
     assert 0 <= logged[2] <= 1
+    last = read_log(tmp_path / "log.jsonl")[-1]
+    assert 0 < last["look_loss"] < 2
+    assert last["look_loss_other_reference"] != last["look_loss"]
+    assert 0 < last["attention_same_place"] <= 1
 
 
 @pytest.mark.parametrize("augmentation", ["none", "mimic", "croco", "mae"])

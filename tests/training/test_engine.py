@@ -6,6 +6,8 @@ import signal
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from torch import nn
 
 from mimic_wds.training.engine import SkipGuard, StepResult, TrainingDiverged, build_accelerator, optimizer_step
@@ -183,3 +185,9 @@ def test_a_signal_is_only_a_flag_until_the_third_interrupt(notice):
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_ways_that_cut_the_model_up_are_refused(monkeypatch):
+    monkeypatch.setattr(Accelerator, "distributed_type", DistributedType.FSDP)
+    with pytest.raises(ValueError, match="configured for FSDP, which cuts the model up"):
+        build_accelerator("no")

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from samples import make_data_set, make_image, make_image_set
 
 from mimic_wds.loading.dataset import PairDataset
+from mimic_wds.models.published import read_published, to_ours
 from mimic_wds.training.checkpoint import latest, load_model, read_state
 from mimic_wds.training.trackers import read_log
 
@@ -91,6 +92,7 @@ def test_the_loss_falls_and_the_report_says_so(pretrain, config_file, tmp_path, 
     assert f"loss {log[0]['loss']:.3f} -> " in printed
     # lr of step s is the schedule at epoch (s - 1) / 3; peak 0.096 * 8 / 256
     assert log[0]["lr"] == 0
+    assert all(0.1 < line["visible_loss"] < 3 for line in log)
     assert log[3]["lr"] == pytest.approx(0.096 * 8 / 256 * 0.5 * (1 + np.cos(np.pi * 0.5 / 2.5)))
 
 
@@ -147,7 +149,7 @@ def test_steps_stop_early_without_changing_the_schedule(straight, pretrain, conf
     assert_same_run(tmp_path, reference, tolerance=1e-6)
 
 
-@pytest.mark.parametrize(("objective", "columns"), [("croco", 4), ("mae", 3)])
+@pytest.mark.parametrize(("objective", "columns"), [("croco", 7), ("mae", 4)])
 def test_the_picture_shows_target_masked_prediction_and_reference(straight, pretrain, pairs, objective, columns):
     output = straight(objective, pretrain)
     picture = cv2.imread(str(output / "reconstructions.png"))
@@ -283,7 +285,7 @@ def test_mae_trains_on_single_images(on_images, pretrain, capsys):
     assert "8 images per step = 1 process x 8 images x 1 micro-batch" in printed
     assert len(losses(output)) == 9
     assert np.mean(losses(output)[-3:]) < losses(output)[0]
-    assert cv2.imread(str(output / "reconstructions.png")).shape == (28 + 6 * 224 + 5 * 4, 3 * 224 + 2 * 4, 3)
+    assert cv2.imread(str(output / "reconstructions.png")).shape == (28 + 6 * 224 + 5 * 4, 4 * 224 + 3 * 4, 3)
 
 
 def test_crops_and_masks_of_single_images_do_not_depend_on_who_works(
@@ -313,18 +315,132 @@ def test_croco_on_single_images_is_refused(pretrain, config_file, images, tmp_pa
     assert not list(tmp_path.iterdir())
 
 
-def test_dino_is_refused_until_it_can_be_trained(pretrain, config_file, images, tmp_path, capsys):
+DINO = {
+    "model": {
+        "objective": "dino",
+        "mask_ratio": 0.0,
+        "dino": {"out_dim": 64, "hidden_dim": 32, "bottleneck_dim": 16, "local_crops": 2, "local_size": 32},
+    },
+    "data": {"augmentation": "none", "global_batch": 16},
+    "optimizer": {"weight_decay": 0.04, "weight_decay_end": 0.4, "clip_each_norm": 0.3},
+}
+
+
+@pytest.fixture(scope="module")
+def dino(tmp_path_factory, script, config_file):
+    """A DINO run of nine steps in one process and one micro-batch."""
+    output = tmp_path_factory.mktemp("dino") / "run"
+
+    def run(pretrain) -> Path:
+        if not output.exists():
+            assert pretrain(config_file(**DINO), "--output", output) == 0
+        return output
+
+    return run
+
+
+def test_dino_trains_and_its_teacher_follows(dino, pretrain):
+    output = dino(pretrain)
+    log = read_log(output / "log.jsonl")
+    assert log[-1]["loss"] < 0.8 * log[0]["loss"]
+    assert all(0 < line["entropy"] <= np.log(64) for line in log)
+    found = load_file(latest(output) / "model.safetensors")
+    moved = {name: (t - found[f"student.{name}"]).abs().max().item() for name, t in found.items()
+             if f"student.{name}" in found and name.endswith("weight") and "norm" not in name}  # fmt: skip
+    assert all(value > 0 for name, value in moved.items() if name != "head.last_layer.weight_g")
+    assert max(moved.values()) < 0.1  # momentum 0.996
+    assert found["centre"].abs().max() > 0
+    optimizer = torch.load(latest(output) / "optimizer.pt", weights_only=True)["optimizer"]
+    last = 0.4 + (0.04 - 0.4) * (1 + np.cos(np.pi * 8 / 9)) / 2  # in step 9 of 9
+    assert [group["weight_decay"] for group in optimizer["param_groups"]] == [pytest.approx(last), 0.0]
+    assert not (output / "reconstructions.png").exists()
+
+
+def test_dino_in_micro_batches_and_resumed_is_the_same_run(dino, pretrain, config_file, tmp_path):
+    reference = dino(pretrain)
+    config = config_file(**DINO | {"run": {"max_device_batch": 8, "recompute": True}})
+    assert pretrain(config, "--output", tmp_path, "--steps", 4) == 0
+    assert pretrain(config, "--output", tmp_path, "--resume") == 0
+    assert_same_run(tmp_path, reference)
+
+
+def test_dino_by_two_processes_is_the_same_run(dino, pretrain, config_file, pairs, tmp_path):
+    drive(2, "never", 0, 0, config_file(**DINO), "--data", pairs, "--output", tmp_path)
+    assert_same_run(tmp_path, dino(pretrain))
+
+
+def test_a_run_begins_with_the_weights_of_another_and_says_so(straight, pretrain, config_file, tmp_path, capsys):
+    mae = straight("mae", pretrain)
+    capsys.readouterr()
+    options = ["--set", "optimizer.warmup_epochs=1", "--steps", 1]  # the rate of the first step is 0
+    assert pretrain(config_file(), "--init", mae, "--output", tmp_path / "croco", *options) == 0
+    said = capsys.readouterr().out
+    told = [line.split()[1] for line in said.splitlines()[1:6]]
+    assert told == ["used", "renamed", "resized", "dropped", "initialised"]
+    theirs = load_file(latest(mae) / "model.safetensors")
+    ours = load_file(latest(tmp_path / "croco") / "model.safetensors")
+    shared = [name for name in theirs if name in ours]
+    assert {name for name in shared if name.startswith("blocks.")} == {n for n in ours if n.startswith("blocks.")}
+    assert all(torch.equal(theirs[name], ours[name]) for name in shared)
+    config = config_file(**DINO)
+    assert pretrain(config, "--init", mae, "--output", tmp_path / "dino", *options) == 0
+    ours = load_file(latest(tmp_path / "dino") / "model.safetensors")
+    assert torch.equal(ours["blocks.0.attn.qkv.weight"], theirs["blocks.0.attn.qkv.weight"])
+    assert torch.equal(ours["student.blocks.0.attn.qkv.weight"], theirs["blocks.0.attn.qkv.weight"])
+    assert pretrain(config, "--init", tmp_path / "none.pth", "--output", tmp_path / "none") == 2
+    assert "none.pth: no such file" in capsys.readouterr().err
+
+
+def test_weights_of_a_run_are_exported_and_read_back(straight, pretrain, tmp_path):
+    run = straight("croco", pretrain)
+    for layout, name in (("timm", "encoder.safetensors"), ("croco", "croco.pth")):
+        done = subprocess.run(
+            [sys.executable, ROOT / "train" / "export.py", run, "--layout", layout, "--output", tmp_path / name],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert f"{layout} layout" in done.stdout
+        found, _ = to_ours(read_published(tmp_path / name))
+        weights = load_file(latest(run) / "model.safetensors")
+        assert all(torch.equal(value, weights[name]) for name, value in found.items() if "pos_embed" not in name)
+        assert {n for n in found if n.startswith("blocks.")} == {n for n in weights if n.startswith("blocks.")}
+
+
+def test_the_model_is_compiled_in_place(straight, pretrain, config_file, tmp_path, monkeypatch):
+    """With torch's compiler in front of its plain backend: what it is, not how fast; names of weights stay."""
+    reference = straight("croco", pretrain)
+    plain = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: plain(self, backend="eager"))
+    assert pretrain(config_file(run={"compile": True}), "--output", tmp_path, "--steps", 2) == 0
+    assert losses(tmp_path) == pytest.approx(losses(reference)[:2], abs=1e-5)
     assert (
-        pretrain(
-            config_file(),
-            "--output",
-            tmp_path,
-            "--set",
-            "model.objective=dino",
-            "--set",
-            "model.mask_ratio=0",
-            data=images,
-        )
-        == 2
+        load_file(latest(tmp_path) / "model.safetensors").keys()
+        == load_file(latest(reference) / "model.safetensors").keys()
     )
-    assert "no training loop yet" in capsys.readouterr().err
+
+
+def test_the_loss_of_every_source_is_logged(pretrain, config_file, tmp_path):
+    """Rows of a mixture by its data sets; their means over all sources are the loss."""
+    for name in ("rooms", "clips"):
+        make_data_set(tmp_path / name, per_scene=(12,), name=name)
+    data = [str(tmp_path / "rooms"), str(tmp_path / "clips")]
+    assert pretrain(config_file(run={"max_device_batch": 2}), "--output", tmp_path / "run", data=data) == 0
+    for line in read_log(tmp_path / "run" / "log.jsonl"):
+        assert line["loss"] == pytest.approx((line["loss/rooms"] + line["loss/clips"]) / 2, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_killed_twenty_times_the_curve_is_that_of_an_undisturbed_run(pretrain, config_file, pairs, tmp_path):
+    config = config_file(run={"epochs": 16, "checkpoint_every": 2})
+    assert pretrain(config, "--output", tmp_path / "straight") == 0
+    driver = DRIVER.with_name("unkillable.py")
+    done = subprocess.run(
+        [sys.executable, driver, "20", "0", config, "--data", pairs, "--output", tmp_path / "killed"],
+        capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    kills = [line.split() for line in done.stdout.splitlines() if line.endswith(f" {int(signal.SIGKILL)}")]
+    assert len(kills) == 20
+    assert len({checkpoint for _, checkpoint, _ in kills}) > 5, "the kills fell on different parts of the run"
+    assert losses(tmp_path / "killed") == losses(tmp_path / "straight")
+    one, other = (load_file(latest(tmp_path / name) / "model.safetensors") for name in ("killed", "straight"))
+    assert all(torch.equal(one[name], other[name]) for name in other)
