@@ -39,7 +39,7 @@ try:
     from mimic_wds.training import checkpoint
     from mimic_wds.training.banner import banner
     from mimic_wds.training.batches import BatchPlan, plan_batches, step_noise
-    from mimic_wds.training.config import Preset, RunConfig, read_config
+    from mimic_wds.training.config import Preset, RunConfig, config_values, flatten, read_config
     from mimic_wds.training.engine import SkipGuard, TrainingDiverged, build_accelerator, optimizer_step, slow_precision
     from mimic_wds.training.inputs import model_inputs, step_draws
     from mimic_wds.training.looks import Look
@@ -48,7 +48,7 @@ try:
     from mimic_wds.training.optimizer import build_optimizer
     from mimic_wds.training.schedule import set_learning_rate, set_weight_decay
     from mimic_wds.training.signals import StopSignal
-    from mimic_wds.training.trackers import LOG_NAME, LogRecord, Trackers, loss_summary
+    from mimic_wds.training.trackers import LOG_NAME, LogRecord, Report, Trackers, loss_summary, other_trackers
 except ModuleNotFoundError as error:
     sys.exit(f"pretrain: {error.name} is missing; install what training needs with: pip install 'mimic-wds[train]'")
 
@@ -81,10 +81,11 @@ def main() -> int:
         if found:
             loader.load_state(dict(found[1].loader), adapt=args.adapt)
         bare = start(config, None if found else args.init)
+        report = other_trackers(accelerator, config.run.trackers, args.output, flatten(config_values(config)))
     except (ValueError, OSError) as error:
         return complain(error, USAGE)
     try:
-        return train(args.output, config, accelerator, bare, plan, loader, look_at, found[0] if found else None)
+        return train(args.output, config, accelerator, bare, plan, loader, look_at, found[0] if found else None, report)
     except torch.OutOfMemoryError as error:
         return complain(f"out of memory; lower run.max_device_batch ({config.run.max_device_batch}): {error}", FAILED)
     except (DataError, TrainingDiverged, ValueError, OSError) as error:
@@ -102,6 +103,7 @@ def train(
     loader: AnyLoader,
     look_at: AnyDataset | None,
     newest: Path | None,
+    report: Report | None,
 ) -> int:
     """The run itself, from the beginning or from the checkpoint `newest`. Returns the exit code."""
     run, device, is_main = config.run, accelerator.device, accelerator.is_main_process
@@ -128,7 +130,7 @@ def train(
     look = make_look(config, look_at or loader.dataset, device) if is_main else None
     with ExitStack() as stack:
         signals = stack.enter_context(StopSignal())
-        trackers = stack.enter_context(Trackers(output, step, last_step)) if is_main else None
+        trackers = stack.enter_context(Trackers(output, step, last_step, report)) if is_main else None
 
         while step < last_step and not stopped:
             batches = stack.enter_context(closing(read(loader, epoch, done)))

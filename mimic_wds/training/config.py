@@ -86,6 +86,7 @@ class LoopConfig:
     keep_every: int = 0  #: optimizer steps; checkpoints at multiples of it are never deleted; 0 = none
     look_every: int = 0  #: optimizer steps between two looks at what the model does (pictures/, attention agreement)
     max_skipped_steps: int = 10  #: stop after this many steps in a row without a finite loss and gradient
+    trackers: tuple[str, ...] = ()  #: beside log.jsonl and TensorBoard, those that accelerate knows: "wandb", "mlflow"
 
     def __post_init__(self) -> None:
         _at_least(

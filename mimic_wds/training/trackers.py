@@ -8,12 +8,14 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+from accelerate import Accelerator
+from accelerate.tracking import filter_trackers
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
@@ -22,6 +24,32 @@ from mimic_wds.training.engine import StepResult
 LOG_NAME = "log.jsonl"
 TENSORBOARD_NAME = "tensorboard"
 SKIPPED_NAME = "skipped.jsonl"  #: a line per step that left the weights alone, with the keys of its samples
+
+
+#: Takes numbers by name, and their step.
+Report: TypeAlias = Callable[[Mapping[str, float], int], None]
+
+
+def other_trackers(
+    accelerator: Accelerator, names: Sequence[str], folder: Path, settings: Mapping[str, Any]
+) -> Report | None:
+    """Start trackers that accelerate knows ("wandb", "mlflow", ...), told the settings of the run; None for no names.
+
+    Those with files of their own write them into `folder`. Raises ValueError for one that is unknown or not installed.
+    """
+    if not names:
+        return None
+    try:
+        found = filter_trackers(list(names), str(folder))
+    except ValueError as error:
+        raise ValueError(f"run.trackers: {error}") from None
+    if missing := set(names) - {str(getattr(each, "value", each)) for each in found}:
+        raise ValueError(f"run.trackers names {', '.join(sorted(missing))}, not installed here: pip install it")
+    accelerator.project_configuration.set_directories(str(folder))
+    accelerator.log_with = found
+    plain = {name: v if isinstance(v, int | float | str) else str(v) for name, v in settings.items()}
+    accelerator.init_trackers("mimic-wds", plain)
+    return lambda values, step: accelerator.log(dict(values), step=step)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +103,12 @@ class LogRecord:
 class Trackers:
     """JSONL, TensorBoard and console in one; a context manager. On a terminal a bar stands in for lines."""
 
-    def __init__(self, output: Path, start_step: int, total_steps: int) -> None:
-        """Open the logs in `output`; what they say about steps after `start_step` is dropped (the run repeats them)."""
+    def __init__(self, output: Path, start_step: int, total_steps: int, report: Report | None = None) -> None:
+        """Open the logs in `output`; what they say about steps after `start_step` is dropped (the run repeats them).
+
+        `report` is given every line, too.
+        """
+        self._report = report
         output.mkdir(parents=True, exist_ok=True)
         truncate_log(output / LOG_NAME, start_step)
         self._output = output
@@ -106,6 +138,8 @@ class Trackers:
         self._file.flush()
         for name, value in record.numbers().items():
             self._board.add_scalar(name, value, record.step)
+        if self._report:
+            self._report(record.numbers(), record.step)
         if self._live:
             self._bar.update(self._task, description=short_line(record))
         else:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from samples import make_data_set, make_image, make_image_set
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mimic_wds.loading.dataset import PairDataset
 from mimic_wds.models.published import read_published, to_ours
@@ -444,3 +445,16 @@ def test_killed_twenty_times_the_curve_is_that_of_an_undisturbed_run(pretrain, c
     assert losses(tmp_path / "killed") == losses(tmp_path / "straight")
     one, other = (load_file(latest(tmp_path / name) / "model.safetensors") for name in ("killed", "straight"))
     assert all(torch.equal(one[name], other[name]) for name in other)
+
+
+def test_other_trackers_are_told_the_same(pretrain, config_file, tmp_path, capsys):
+    """Through accelerate; its own TensorBoard tracker stands for those that need a service."""
+    run = tmp_path / "run"
+    assert pretrain(config_file(run={"trackers": ["tensorboard"]}), "--output", run, "--steps", 2) == 0
+    board = EventAccumulator(str(run / "mimic-wds")).Reload()
+    told = [(event.step, event.value) for event in board.Scalars("loss")]
+    assert told == [(number, pytest.approx(loss)) for number, loss in enumerate(losses(run), start=1)]
+    assert pretrain(config_file(run={"trackers": ["wandbb"]}), "--output", tmp_path / "none") == 2
+    assert "run.trackers: Unsupported logging capability: wandbb" in capsys.readouterr().err
+    assert pretrain(config_file(run={"trackers": ["aim"]}), "--output", tmp_path / "none") == 2
+    assert "run.trackers names aim, not installed here" in capsys.readouterr().err
