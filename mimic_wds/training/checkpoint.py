@@ -9,6 +9,7 @@ the previous checkpoint as the newest one. No state of a random generator is nee
 swaps and masks are functions of (seed, epoch, step).
 """
 
+import dataclasses
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import accelerate
 import safetensors.torch
@@ -28,7 +29,9 @@ from torch.optim import Optimizer
 
 from mimic_wds import __version__
 from mimic_wds.models.build import build_model
-from mimic_wds.training.config import RunConfig, changed_keys, config_from, config_values
+from mimic_wds.training.config import RunConfig, changed_keys, config_from
+
+AnyConfig = TypeVar("AnyConfig")
 
 PREFIX = "checkpoint-"
 MODEL_NAME = "model.safetensors"
@@ -37,13 +40,13 @@ STATE_NAME = "state.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainState:
-    """Where a run stands, without its tensors."""
+class TrainState(Generic[AnyConfig]):
+    """Where a run stands, without its tensors; the config is a dataclass of plain values."""
 
     step: int  #: optimizer steps done
     epoch: float  #: fractional
     loader: Mapping[str, Any]  #: what the loader needs to go on, plain values
-    config: RunConfig
+    config: AnyConfig
     versions: Mapping[str, str] = field(default_factory=lambda: versions())  #: of what wrote it, by package
 
 
@@ -60,7 +63,7 @@ def versions() -> dict[str, str]:
 
 def save(
     output: Path,
-    state: TrainState,
+    state: TrainState[Any],
     model: nn.Module,
     optimizer: Optimizer,
     scaler: torch.amp.GradScaler | None = None,
@@ -100,7 +103,7 @@ def latest(output: Path) -> Path | None:
     return next(reversed(checkpoints(output)), None)
 
 
-def find(output: Path, config: RunConfig, *, resume: bool) -> tuple[Path, TrainState] | None:
+def find(output: Path, config: RunConfig, *, resume: bool) -> tuple[Path, TrainState[RunConfig]] | None:
     """Where a run in `output` goes on from: its newest whole checkpoint, or None for a new run.
 
     A damaged one is passed over, which is said on stderr. Raises ValueError when there is a checkpoint but not the wish
@@ -117,7 +120,7 @@ def find(output: Path, config: RunConfig, *, resume: bool) -> tuple[Path, TrainS
     return newest, state
 
 
-def _newest_whole(found: Sequence[Path]) -> tuple[Path, TrainState]:
+def _newest_whole(found: Sequence[Path]) -> tuple[Path, TrainState[RunConfig]]:
     """The last of some checkpoints that can be read. Raises ValueError with what is wrong with the last if none can."""
     problem = ""
     for folder in reversed(found):
@@ -134,7 +137,7 @@ def _newest_whole(found: Sequence[Path]) -> tuple[Path, TrainState]:
     raise ValueError(problem)
 
 
-def read_state(folder: Path) -> TrainState:
+def read_state(folder: Path) -> TrainState[RunConfig]:
     """What ``state.json`` of a checkpoint says. Raises ValueError naming the file when it is missing or malformed."""
     path = folder / STATE_NAME
     try:
@@ -151,7 +154,7 @@ def read_state(folder: Path) -> TrainState:
 
 def restore(
     folder: Path, model: nn.Module, optimizer: Optimizer, scaler: torch.amp.GradScaler | None = None
-) -> TrainState:
+) -> TrainState[RunConfig]:
     """Put the weights and the optimizer's state back; the inverse of `save`.
 
     Raises ValueError when the checkpoint does not fit the model (naming the keys) or the optimizer.
@@ -213,7 +216,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str) ->
 
 
 def _fill(
-    folder: Path, state: TrainState, model: nn.Module, optimizer: Optimizer, scaler: torch.amp.GradScaler | None
+    folder: Path, state: TrainState[Any], model: nn.Module, optimizer: Optimizer, scaler: torch.amp.GradScaler | None
 ) -> None:
     weights = {name: t.detach().cpu().contiguous().clone() for name, t in model.state_dict().items()}
     safetensors.torch.save_file(weights, folder / MODEL_NAME)
@@ -224,7 +227,7 @@ def _fill(
         "epoch": state.epoch,
         "loader": dict(state.loader),
         "versions": dict(state.versions),
-        "config": config_values(state.config),
+        "config": dataclasses.asdict(state.config),
     }
     (folder / STATE_NAME).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     shutil.copymode(folder / STATE_NAME, folder / MODEL_NAME)  # safetensors makes it private
