@@ -7,16 +7,20 @@ The L2 is the pretraining loss: of patches normalised by themselves where the mo
 brightness and contrast of hidden patches from the visible ones ("honest") or from the truth ("oracle", as published);
 visible patches are pasted back. --extractor is a TorchScript file, uint8 (B, 3, H, W) -> features (B, d), that you
 supply: none comes with this package. Distances compare only with others of the same network, layer and N.
+
+Of CroCo on pairs there is also the L2 with references of other pairs (the same for a model that ignores its reference),
+and the attention agreement, beside what looking always at the same place, or anywhere, would give.
 Exit codes: 0 done, 1 failed, 2 wrong arguments or data.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 try:
     import numpy as np
@@ -33,6 +37,7 @@ try:
     from mimic_wds.models.build import ModelConfig, build_model
     from mimic_wds.models.reconstruct import Reconstruction, reconstruct
     from mimic_wds.training import checkpoint
+    from mimic_wds.training.attention import Agreement, attention_agreement
     from mimic_wds.training.batches import step_noise
     from mimic_wds.training.pictures import contact_sheet, write_png
 except ModuleNotFoundError as error:
@@ -40,6 +45,15 @@ except ModuleNotFoundError as error:
 
 DONE, FAILED, USAGE = 0, 1, 2
 BATCH = 25
+
+
+class Samples(NamedTuple):
+    """A batch, normalised, on the device."""
+
+    image0: Tensor  #: (B, 3, H, W)
+    image1: Tensor | None  #: of CroCo
+    noise: Tensor  #: (B, L) picks the hidden patches
+    corr_0to1: Tensor | None  #: (B, L) where it is stored for as many patches
 
 
 def main() -> int:
@@ -62,6 +76,8 @@ def measure(args: argparse.Namespace) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     folder = args.run if (args.run / checkpoint.STATE_NAME).is_file() else checkpoint.latest(args.run) or args.run
     config = checkpoint.read_state(folder).config.model
+    if config.objective == "dino":
+        raise ValueError(f"{args.run} is a run of DINO, which reconstructs nothing")
     config = replace(config, mask_ratio=args.mask_ratio) if args.mask_ratio else config
     model = build_model(config).to(device).eval()
     checkpoint.load_weights(model, checkpoint.read_weights(folder), str(folder))
@@ -69,10 +85,19 @@ def measure(args: argparse.Namespace) -> None:
 
     # --- batch by batch
     losses, decibels, similarities, kept = list[float](), list[float](), list[float](), list[Reconstruction]()
+    others, agreements = list[float](), list[tuple[int, Agreement]]()
     features: tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]] = ([], [])
-    for image0, image1, noise in batches(args, config, device):
-        loss, pictures = fill_in(model, config, image0, image1, noise, args.mode)
-        losses += [loss] * len(image0)  # the mean over all: every image has as many hidden patches
+    for each in batches(args, config, device):
+        loss, pictures = fill_in(model, config, each, args.mode)
+        losses += [loss] * len(each.image0)  # the mean over all: every image has as many hidden patches
+        if each.image1 is not None:
+            other = each._replace(image1=each.image1.roll(1, 0))
+            others += [fill_in(model, config, other, args.mode)[0]] * len(each.image0)
+            if each.corr_0to1 is not None:
+                known = int((each.corr_0to1 >= 0).sum())
+                agreements.append(
+                    (known, attention_agreement(model, each.image0, each.image1, each.corr_0to1, each.noise))
+                )
         pairs = list(zip(pictures.target, pictures.prediction, strict=True))
         decibels += [psnr_db(*pair) for pair in pairs]
         similarities += [ssim(*pair) for pair in pairs]
@@ -90,6 +115,9 @@ def measure(args: argparse.Namespace) -> None:
         "psnr_db": float(np.mean(decibels)),
         "ssim": float(np.mean(similarities)),
     }
+    if others:
+        found["masked_l2_other_reference"] = float(np.mean(others))
+    found |= averaged(agreements)
     if extract:
         real, made = (np.concatenate(store) for store in features)
         found |= {
@@ -102,13 +130,12 @@ def measure(args: argparse.Namespace) -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     (args.output / "reconstruction.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     write_png(args.output / "reconstruction.png", contact_sheet([(n, p[:6]) for n, p in kept[0].columns]))
-    print(json.dumps(found) if args.json else "\n".join(f"{name:<12}{value}" for name, value in found.items()))
+    print(json.dumps(found) if args.json else "\n".join(f"{name:<26} {value}" for name, value in found.items()))
 
 
-def fill_in(
-    model: nn.Module, config: ModelConfig, image0: Tensor, image1: Tensor | None, noise: Tensor, mode: str
-) -> tuple[float, Reconstruction]:
+def fill_in(model: nn.Module, config: ModelConfig, samples: Samples, mode: str) -> tuple[float, Reconstruction]:
     """Loss and pictures of a batch."""
+    image0, image1, noise, _ = samples
     with torch.inference_mode():
         output = model(image0, noise) if image1 is None else model(image0, image1, noise)
     pictures = reconstruct(
@@ -123,10 +150,20 @@ def fill_in(
     return float(output.loss), pictures
 
 
-def batches(
-    args: argparse.Namespace, config: ModelConfig, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
-    """Normalised images, second views (None for MAE) and noise of the first `args.images` samples by seed.
+def averaged(agreements: Sequence[tuple[int, Agreement]]) -> dict[str, float]:
+    """Means over all patches with a correspondence, of (how many, agreement) of batches; nothing if there are none."""
+    total = sum(known for known, _ in agreements)
+    if not total:
+        return {}
+    names = {"attention": "share", "attention_same_place": "same_place", "attention_chance": "chance"}
+    return {
+        name: sum(known * getattr(each, field) for known, each in agreements if known) / total
+        for name, field in names.items()
+    }
+
+
+def batches(args: argparse.Namespace, config: ModelConfig, device: torch.device) -> Iterator[Samples]:
+    """The first `args.images` samples by seed.
 
     Raises ValueError when there are too few, or they do not fit the model.
     """
@@ -136,7 +173,8 @@ def batches(
         raise ValueError(f"{args.data} holds {len(dataset)} samples, --images asks for {num}")
     batch = next(size for size in range(min(BATCH, num), 0, -1) if num % size == 0)
     if isinstance(dataset, PairDataset):
-        loader = PairLoader(dataset, augmentation="none", global_batch=batch, seed=args.seed)
+        side = config.image_shape[0]
+        loader = PairLoader(dataset, size=side, augmentation="none", global_batch=batch, seed=args.seed)
     elif config.objective == "croco":
         raise ValueError(f"{args.data} holds single images, but CroCo needs pairs")
     else:
@@ -145,8 +183,11 @@ def batches(
     with closing(loader.epoch(0)) as epoch:
         for number, each in zip(range(num // batch), epoch, strict=False):
             first = each.image0 if hasattr(each, "image0") else each.image
-            second = normalize(each.image1, device) if config.objective == "croco" else None
-            yield normalize(first, device), second, noise[number * batch :][:batch].to(device)
+            second, corr = None, None
+            if config.objective == "croco":
+                second = normalize(each.image1, device)
+                corr = each.corr_0to1.to(device) if each.corr_0to1.shape[1] == config.num_patches else None
+            yield Samples(normalize(first, device), second, noise[number * batch :][:batch].to(device), corr)
 
 
 def read_extractor(path: Path, device: torch.device) -> Callable[[NDArray[np.uint8]], NDArray[np.float64]]:

@@ -7,10 +7,16 @@ import numpy as np
 import pytest
 import torch
 from labelled import ROOT, make_labelled, run_script
+from samples import make_data_set
 
 from mimic_wds.downstream.config import read_config
 from mimic_wds.downstream.model import load_run
+from mimic_wds.loading.dataset import PairDataset
+from mimic_wds.loading.pairs import PairLoader
+from mimic_wds.loading.transforms import normalize
 from mimic_wds.training import checkpoint
+from mimic_wds.training.attention import attention_agreement
+from mimic_wds.training.batches import step_noise
 from mimic_wds.training.config import config_from
 from mimic_wds.training.optimizer import build_optimizer
 
@@ -157,6 +163,32 @@ def test_reconstruction(monkeypatch, capsys, place, pretrained):
     assert 5 < found["psnr_db"] < 50
     assert run_script(monkeypatch, "reconstruction", pretrained[0], *arguments[:2], "--images", 99) == 2
     assert "--images asks for 99" in capsys.readouterr().err
+
+
+def test_reconstruction_of_croco_with_right_and_wrong_references(monkeypatch, capsys, tmp_path):
+    make_data_set(tmp_path / "pairs", per_scene=(6,))
+    model = {"objective": "croco", "size": "tiny", "depth": 1, "image_size": 32, "patch_size": 8, "mask_ratio": 0.75}
+    model |= {"decoder_dim": 32, "decoder_depth": 1, "decoder_heads": 2}
+    config = config_from({"model": model, "data": {"global_batch": 2}, "optimizer": {}, "run": {"epochs": 1}}, "test")
+    torch.manual_seed(0)
+    croco = checkpoint.build_model(config.model)
+    state = checkpoint.TrainState(step=0, epoch=0.0, loader={}, config=config)
+    checkpoint.save(tmp_path / "croco", state, croco, build_optimizer(croco, lr=0.0))
+    arguments = ["--data", tmp_path / "pairs", "--images", 6, "--output", tmp_path / "filled", "--json"]
+    assert run_script(monkeypatch, "reconstruction", tmp_path / "croco", *arguments) == 0
+    found = json.loads(capsys.readouterr().out)
+    with PairDataset(tmp_path / "pairs") as dataset:
+        batch = next(iter(PairLoader(dataset, size=32, augmentation="none", global_batch=6).epoch(0)))
+    views = [normalize(image, torch.device("cpu")) for image in (batch.image0, batch.image1)]
+    noise = step_noise(0, 0, 6, 16)
+    croco.eval()
+    expected = attention_agreement(croco, *views, batch.corr_0to1, noise)
+    assert found["attention"] == pytest.approx(expected.share)
+    assert found["attention_same_place"] == pytest.approx(expected.same_place)
+    with torch.no_grad():
+        assert found["masked_l2"] == pytest.approx(croco(*views, noise).loss.item(), rel=1e-5)
+        other = croco(views[0], views[1].roll(1, 0), noise).loss.item()
+    assert found["masked_l2_other_reference"] == pytest.approx(other, rel=1e-5)
 
 
 @pytest.mark.parametrize("config", sorted((ROOT / "finetune" / "configs").glob("*.toml")), ids=lambda p: p.name)
