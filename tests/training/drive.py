@@ -1,6 +1,7 @@
 """Runs ``train/pretrain.py`` as a process of its own and, on one of the ranks, sends it a signal at a chosen point.
 
-drive.py WHEN STEP RANK ARGUMENTS...: WHEN is "kill-while-saving" (SIGKILL) or "terminate" (SIGTERM, during a step).
+drive.py WHEN STEP RANK ARGUMENTS...: WHEN is "kill-while-saving" or "kill" (SIGKILL), "terminate" (SIGTERM, during a
+step) or "never".
 """
 
 import os
@@ -13,6 +14,7 @@ from mimic_wds.training import checkpoint, engine
 
 when, at_step, rank, *arguments = sys.argv[1:]
 mine = os.environ.get("RANK", "0") == rank
+SIGNALS = {"terminate": signal.SIGTERM, "kill": signal.SIGKILL}
 original_sync, original_step = checkpoint._sync_file, engine.optimizer_step
 steps = 0
 
@@ -26,8 +28,8 @@ def sync(path: Path) -> None:
 def step(*positional, **named):
     global steps
     steps += 1
-    if mine and when == "terminate" and int(at_step) == steps:
-        os.kill(os.getpid(), signal.SIGTERM)
+    if mine and when in SIGNALS and int(at_step) == steps:
+        os.kill(os.getpid(), SIGNALS[when])
     return original_step(*positional, **named)
 
 

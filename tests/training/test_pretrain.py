@@ -113,6 +113,18 @@ def test_two_processes_interrupted_and_resumed_by_one_give_the_same_run(
     assert_same_run(tmp_path, reference)
 
 
+def test_when_one_rank_dies_all_end_and_four_processes_go_on(straight, pretrain, config_file, pairs, tmp_path):
+    reference = straight("croco", pretrain)
+    arguments = [config_file(), "--data", pairs, "--output", tmp_path]
+    done = drive(2, "kill", 5, 1, *arguments)  # returns: the other rank does not wait for ever
+    assert done.returncode == 1
+    assert "SIGKILL" in done.stderr.upper() or "exitcode  : -9" in done.stderr
+    assert latest(tmp_path).name == "checkpoint-0000003"
+    done = drive(4, "never", 0, 0, *arguments, "--resume")
+    assert "4 processes x 2 pairs x 1 micro-batch\n" in done.stdout, done.stderr
+    assert_same_run(tmp_path, reference)
+
+
 def test_killed_while_saving_and_resumed_gives_the_same_run(straight, pretrain, config_file, pairs, tmp_path):
     reference = straight("croco", pretrain)
     done = drive(1, "kill-while-saving", 6, 0, config_file(), "--data", pairs, "--output", tmp_path)
@@ -363,11 +375,6 @@ def test_dino_in_micro_batches_and_resumed_is_the_same_run(dino, pretrain, confi
     assert pretrain(config, "--output", tmp_path, "--steps", 4) == 0
     assert pretrain(config, "--output", tmp_path, "--resume") == 0
     assert_same_run(tmp_path, reference)
-
-
-def test_dino_by_two_processes_is_the_same_run(dino, pretrain, config_file, pairs, tmp_path):
-    drive(2, "never", 0, 0, config_file(**DINO), "--data", pairs, "--output", tmp_path)
-    assert_same_run(tmp_path, dino(pretrain))
 
 
 def test_a_run_begins_with_the_weights_of_another_and_says_so(straight, pretrain, config_file, tmp_path, capsys):
