@@ -25,12 +25,14 @@ from mimic_wds.cli.pull import pull
 from mimic_wds.cli.push import push
 from mimic_wds.cli.render_labels import render_labels
 from mimic_wds.cli.repair import repair
+from mimic_wds.cli.report import report
 from mimic_wds.cli.reshard import reshard
 from mimic_wds.cli.sample import sample
 from mimic_wds.cli.show import show
 from mimic_wds.cli.sources import sources
 from mimic_wds.cli.split import split
 from mimic_wds.cli.verify import verify
+from mimic_wds.cli.view import view
 
 DONE, FAILED, USAGE, INCOMPLETE, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -51,12 +53,14 @@ VERBS: dict[str, Callable[..., int]] = {
     "push": push,
     "render-labels": render_labels,
     "repair": repair,
+    "report": report,
     "reshard": reshard,
     "sample": sample,
     "show": show,
     "sources": sources,
     "split": split,
     "verify": verify,
+    "view": view,
 }
 
 

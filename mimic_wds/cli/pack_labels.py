@@ -28,7 +28,7 @@ def pack_labels(
     Example: mimic-shard pack-labels nyu-depth nyu_depth_v2_labeled.mat splits.mat --out shards/nyu-test -o split=test
 
     Args:
-        task: nyu-depth, taskonomy-normals or ade20k.
+        task: nyu-depth, taskonomy-normals, ade20k or coco-pose (images only; joints stay in COCO's own file).
         paths: Where it lies, as it was downloaded and unpacked.
         out: Folder of the new data set; must be empty or new.
         workers: Processes that read; 0 = one per core.

@@ -7,7 +7,7 @@ import numpy as np
 import tyro
 
 from mimic_wds.cli.console import say
-from mimic_wds.cli.pictures import facts, image_picture, pair_picture
+from mimic_wds.looking.pictures import facts, image_picture, pair_picture
 from mimic_wds.pairs import PairSample
 from mimic_wds.storage.browse import Browser, open_browser
 from mimic_wds.storage.files import atomic_write

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mimic_wds.importing import base
 from mimic_wds.importing.base import Lost, Made, Plan, Settings, Unit, existing
+from mimic_wds.importing.coco import CocoPose
 from mimic_wds.importing.image_folder import usable_jpeg
 from mimic_wds.pairs import Image, ImageSample, Kind, Scene, SceneError
 from mimic_wds.storage.layout import image_key
@@ -156,8 +157,8 @@ class Ade20k:
 _UNIT = 200
 
 #: What can be packed, by name.
-BENCHMARKS: dict[str, type[NyuDepth] | type[TaskonomyNormals] | type[Ade20k]] = {
-    kind.name: kind for kind in (NyuDepth, TaskonomyNormals, Ade20k)
+BENCHMARKS: dict[str, type[NyuDepth] | type[TaskonomyNormals] | type[Ade20k] | type[CocoPose]] = {
+    kind.name: kind for kind in (NyuDepth, TaskonomyNormals, Ade20k, CocoPose)
 }
 
 

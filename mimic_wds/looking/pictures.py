@@ -15,18 +15,26 @@ TINT = 0.45  # weight of the colour over the picture
 
 def pair_picture(sample: PairSample) -> Image:
     """A pair as one RGB picture: the two views plain, then tinted; a caption with what `facts` says, and the key."""
-    image0, image1 = (_decode(data) for data in (sample.image0_jpg, sample.image1_jpg))
-    rows, cols = (side // sample.patch_size for side in sample.size)
-    colours = patch_colours(rows, cols)
-    tinted0 = tint(image0, np.where(sample.corr_0to1 >= 0, np.arange(rows * cols), -1), colours, sample.patch_size)
-    tinted1 = tint(image1, invert_correspondences(sample.corr_0to1), colours, sample.patch_size)
+    image0, image1 = (decode_view(data) for data in (sample.image0_jpg, sample.image1_jpg))
+    tinted0, tinted1 = tinted_views(sample, image0, image1)
     gap = np.full((sample.size[0], GAP, 3), 255, np.uint8)
     return _captioned(np.hstack([image0, gap, image1, gap, tinted0, gap, tinted1]), sample)
 
 
+def tinted_views(sample: PairSample, image0: Image, image1: Image) -> tuple[Image, Image]:
+    """Both views with their patches in colours; patches that correspond have the same one, others are grey."""
+    rows, cols = (side // sample.patch_size for side in sample.size)
+    colours = patch_colours(rows, cols)
+    own = np.where(sample.corr_0to1 >= 0, np.arange(rows * cols), -1)
+    return (
+        tint(image0, own, colours, sample.patch_size),
+        tint(image1, invert_correspondences(sample.corr_0to1), colours, sample.patch_size),
+    )
+
+
 def image_picture(sample: ImageSample) -> Image:
     """A single image as one RGB picture: shrunk to fit into CANVAS, with a caption."""
-    image, (height, width) = _decode(sample.image_jpg), CANVAS
+    image, (height, width) = decode_view(sample.image_jpg), CANVAS
     scale = min(height / image.shape[0], width / image.shape[1], 1.0)
     shape = [max(1, round(side * scale)) for side in image.shape[1::-1]]
     canvas = np.full((height, width, 3), 255, np.uint8)
@@ -69,7 +77,8 @@ def tint(image: Image, colour_of: NDArray[np.integer], colours: NDArray[np.uint8
     return np.where(matched, (1 - TINT) * image + TINT * layer, 0.6 * grey + 80).clip(0, 255).astype(np.uint8)
 
 
-def _decode(data: bytes) -> Image:
+def decode_view(data: bytes) -> Image:
+    """A view as (H, W, 3) RGB. Raises ValueError when it does not decode."""
     bgr = decode_jpeg(data)
     if bgr is None:
         raise ValueError("a JPEG of this sample does not decode; run `mimic-shard verify` on the folder")

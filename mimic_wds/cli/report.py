@@ -1,0 +1,48 @@
+"""`mimic-shard report`: one page about a data set: what is in it, what was dropped, what looks odd, and pictures."""
+
+from pathlib import Path
+
+import tyro
+
+from mimic_wds.cli.console import ProgressLine, say
+from mimic_wds.looking.report_page import report_page
+from mimic_wds.storage.browse import open_browser
+from mimic_wds.storage.files import atomic_write
+
+
+def report(
+    data_set: tyro.conf.Positional[str],
+    /,
+    out: Path = Path("report.html"),
+    samples: int = 1000,
+    num: int = 6,
+    seed: int = 0,
+    endpoint: str = "",
+    anonymous: bool = False,
+) -> int:
+    """Write a page about a data set that needs nothing else: a browser opens it without a network.
+
+    Example: mimic-shard report shards/demo --out report.html
+
+    Args:
+        data_set: Folder of the data set, or s3://, gs://, az://, https:// or hf://datasets/ URL.
+        out: The page to write.
+        samples: Samples that are read for what the manifest does not say: brightness, sharpness, inliers, duplicates.
+        num: Pictures in each part of the gallery.
+        seed: Which samples are drawn.
+        endpoint: Address of an S3-compatible service; default: AWS_ENDPOINT_URL, or the provider's own.
+        anonymous: Send no credentials, for public buckets.
+
+    Returns:
+        0
+    """
+    if samples < 1 or num < 0 or seed < 0:
+        raise ValueError(f"--samples must be 1 or more, --num and --seed 0 or more; got {samples}, {num} and {seed}")
+    browser = open_browser(data_set, endpoint=endpoint, anonymous=anonymous)
+    with ProgressLine("samples read") as line:
+        line.start(min(samples, len(browser)))
+        page = report_page(browser, samples=samples, num=num, seed=seed, note=lambda: line.advance(""))
+    with atomic_write(out) as file:
+        file.write(page.encode())
+    say(f"{out}: {len(page) / 1e6:.1f} MB, {min(samples, len(browser)):,} of {len(browser):,} {browser.noun}s read")
+    return 0

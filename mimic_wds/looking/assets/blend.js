@@ -1,0 +1,8 @@
+"use strict";
+// A slider makes the picture that it belongs to more or less transparent.
+for (const slider of document.querySelectorAll("input[data-blends]")) {
+  const picture = document.getElementById(slider.dataset.blends);
+  const blend = () => { picture.style.opacity = slider.value / 100; };
+  slider.addEventListener("input", blend);
+  blend();
+}
