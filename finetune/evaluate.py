@@ -3,8 +3,9 @@
     python finetune/evaluate.py runs/depth-croco --data DIR --bootstrap 100
     accelerate launch --multi_gpu finetune/evaluate.py runs/depth-croco --data DIR
 
-Writes to the run's folder (or --output): scores.json, statistics.npz (what every image adds, for later resampling) and
-panels.png (picture, prediction, truth of some images). Every image counts once, however many processes there are.
+Writes to the run's folder (or --output): scores.json, statistics.npz (what every image adds, for later resampling; of
+pose COCO's result files instead) and panels.png (picture, prediction, truth of some images). Every image counts once,
+however many processes there are.
 Exit codes: 0 done, 1 failed, 2 wrong arguments or data.
 """
 
@@ -14,14 +15,9 @@ import sys
 from pathlib import Path
 
 try:
-    import numpy as np
-    from accelerate.utils import gather_object
-
-    from mimic_wds.downstream.data import open_labelled, read_labelled
-    from mimic_wds.downstream.evaluation import gathered, predict, scores_of, share, statistics_of, write_statistics
+    from mimic_wds.downstream.evaluation import evaluate
     from mimic_wds.downstream.model import load_run
-    from mimic_wds.downstream.tasks.base import Scale
-    from mimic_wds.downstream.tasks.registry import dense_task
+    from mimic_wds.downstream.tasks.registry import get_task
     from mimic_wds.storage.files import atomic_write
     from mimic_wds.training.engine import build_accelerator
     from mimic_wds.training.pictures import contact_sheet, write_png
@@ -30,12 +26,14 @@ except ModuleNotFoundError as error:
 
 DONE, FAILED, USAGE = 0, 1, 2
 
+LABELS_HELP = "labels beside the data set: pose has COCO's annotations and, if you have one, a detector's boxes"
+
 
 def main() -> int:
     """Evaluate; returns the exit code."""
     args = parse_arguments()
     try:
-        evaluate(args)
+        score(args)
     except ValueError as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return USAGE
@@ -45,54 +43,39 @@ def main() -> int:
     return DONE
 
 
-def evaluate(args: argparse.Namespace) -> None:
+def score(args: argparse.Namespace) -> None:
     """Predict, score, write."""
-    # --- model and data
-    model, config, step = load_run(args.run)
-    task, scale = dense_task(config.task), Scale(config.shift, config.unit)
-    dataset = open_labelled(args.data, task)
-    if (outputs := task.outputs(dataset.manifest)) != config.model.outputs:
-        raise ValueError(f"{args.data}: has {outputs} classes, the model was trained for {config.model.outputs}")
+    # --- model and data; each process has its share of the images
+    model, config, step = load_run(args.run, best=args.best)
+    task = get_task(config.task)
+    dataset = task.open(args.data, args.labels)
     accelerator = build_accelerator("no")
     model.to(accelerator.device)
-
-    # --- what each image adds to the scores, each process having its share of the images
-    options = {"size": config.model.image_size, "device": accelerator.device}
-    own = share(len(dataset), accelerator.process_index, accelerator.num_processes)
-    rows = list(statistics_of(model, task, scale, dataset, own, outputs=outputs, **options))
-    every = gather_object(rows) if accelerator.num_processes > 1 else rows
+    rows = evaluate(task, model, config, dataset, accelerator)
     if not accelerator.is_main_process:
         return
-    keys, statistics = gathered(every, len(dataset))
 
     # --- what is written
     output = args.output or args.run
     output.mkdir(parents=True, exist_ok=True)
-    protocols = scores_of(task, statistics, resamples=args.bootstrap, seed=args.seed)
     account = {
         "task": config.task,
         "init": config.init,
         "frozen": config.model.frozen,
+        "head": config.model.head,
         "shots": config.run.shots,
         "seed": config.run.seed,
         "steps": step,
         "data": str(args.data),
         "images": len(dataset),
         "resamples": args.bootstrap,
-        "protocols": protocols,
+        "protocols": task.scores(dataset, rows, resamples=args.bootstrap, seed=args.seed),
     }
-    with atomic_write(output / "scores.json") as file:
-        file.write((json.dumps(account, indent=1) + "\n").encode())
-    write_statistics(output / "statistics.npz", keys, statistics)
-    if args.panels:
-        samples = [read_labelled(dataset, task, n)[1:] for n in range(min(args.panels, len(dataset)))]
-        looked = predict(model, task, scale, samples, "centre", **options)
-        columns = [
-            ("input", np.stack([each.image for each in looked])),
-            ("prediction", np.stack([task.picture(each.prediction) for each in looked])),
-            ("truth", np.stack([task.picture(each.label) for each in looked])),
-        ]
+    task.write(output, rows)
+    if args.panels and (columns := task.panels(model, config, dataset, args.panels, accelerator.device)):
         write_png(output / "panels.png", contact_sheet(columns))
+    with atomic_write(output / "scores.json") as file:  # last: fewshot.py takes it as the sign that all is done
+        file.write((json.dumps(account, indent=1) + "\n").encode())
     print(json.dumps(account) if args.json else told(account))
 
 
@@ -112,7 +95,11 @@ def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="output folder of finetune/finetune.py, or a checkpoint in it")
-    parser.add_argument("--data", required=True, metavar="DIR|URL", help="labelled images to score on")
+    parser.add_argument("--data", required=True, metavar="DIR|URL", help="what to score on, with its labels")
+    parser.add_argument("--labels", type=Path, nargs="+", default=[], metavar="FILE", help=LABELS_HELP)
+    parser.add_argument(
+        "--best", action="store_true", help="score the best checkpoint (finetune.py --val), not the newest"
+    )
     parser.add_argument("--output", type=Path, help="folder to write to; default: the run's")
     parser.add_argument("--bootstrap", type=int, default=0, metavar="N", help="resampled test sets; 0 = no error bars")
     parser.add_argument("--seed", type=int, default=0, help="of the resampling")

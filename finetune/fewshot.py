@@ -14,10 +14,9 @@ import sys
 from pathlib import Path
 
 from mimic_wds.downstream.config import read_config
-from mimic_wds.downstream.data import open_labelled
 from mimic_wds.downstream.fewshot import DEFAULT_SHOTS, MIN_SEEDS, plan_runs
 from mimic_wds.downstream.report import curves, read_runs
-from mimic_wds.downstream.tasks.registry import dense_task
+from mimic_wds.downstream.tasks.registry import get_task
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 HERE = Path(__file__).resolve().parent
@@ -27,8 +26,8 @@ def main() -> int:
     """Plan, run, summarise. Returns the exit code."""
     args = parse_arguments()
     try:
-        task = dense_task(read_config(args.config, args.set).task)
-        with open_labelled(args.data, task) as dataset:
+        task = get_task(read_config(args.config, args.set).task)
+        with task.open(args.data, args.labels) as dataset:
             runs = plan_runs(len(dataset), args.shots, range(args.seeds))
     except (ValueError, OSError) as error:
         print(f"fewshot: {error}", file=sys.stderr)
@@ -39,7 +38,7 @@ def main() -> int:
                 return code
     except KeyboardInterrupt:
         return INTERRUPTED
-    for protocol in ("paper", "standard"):
+    for protocol in (protocol.name for protocol in task.protocols):
         for (_, init, name), points in curves(read_runs([args.output]), protocol).items():
             for shots, mean, deviation, seeds in points:
                 print(f"{protocol}  {name}  {init}  {shots} images: {mean:.5g} ± {deviation:.2g} ({seeds} seeds)")
@@ -66,6 +65,8 @@ def run_one(args: argparse.Namespace, shots: int, seed: int) -> int:
     ]
     train += [word for setting in settings for word in ("--set", setting)]
     score = [HERE / "evaluate.py", output, "--data", args.test, "--panels", "0"]
+    train += ["--labels", *args.labels] if args.labels else []
+    score += ["--labels", *args.test_labels] if args.test_labels else []
     for command in (train, score):
         if code := subprocess.run([sys.executable, *map(str, command)], check=False).returncode:
             print(f"fewshot: {shots} images, seed {seed}: {command[0].name} ended with {code}", file=sys.stderr)
@@ -78,7 +79,9 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path, help="TOML file, see finetune/configs")
     parser.add_argument("--data", required=True, metavar="DIR|URL", help="labelled images to choose from")
+    parser.add_argument("--labels", type=Path, nargs="+", default=[], metavar="FILE", help="see finetune.py")
     parser.add_argument("--test", required=True, metavar="DIR|URL", help="labelled images to score on")
+    parser.add_argument("--test-labels", type=Path, nargs="+", default=[], metavar="FILE", help="see evaluate.py")
     parser.add_argument("--init", required=True, metavar="random|DIR", help="where the encoder's weights come from")
     parser.add_argument("--output", type=Path, required=True, help="folder of all runs")
     parser.add_argument("--shots", type=int, nargs="+", default=DEFAULT_SHOTS, help="numbers of images")

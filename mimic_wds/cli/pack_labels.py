@@ -23,18 +23,19 @@ def pack_labels(
     option: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["-o"]), tyro.conf.UseAppendAction] = (),
     max_shard_bytes: int = DEFAULT_SHARD_BYTES,
 ) -> int:
-    """Pack a benchmark with labels for its pixels as shards of images with maps.
+    """Pack a benchmark with labels as shards of images, with maps where every pixel has one.
 
     Example: mimic-shard pack-labels nyu-depth nyu_depth_v2_labeled.mat splits.mat --out shards/nyu-test -o split=test
 
     Args:
-        task: nyu-depth, taskonomy-normals, ade20k or coco-pose (images only; joints stay in COCO's own file).
+        task: nyu-depth, taskonomy-normals, ade20k, imagenet or coco-pose (joints stay in COCO's own file).
         paths: Where it lies, as it was downloaded and unpacked.
         out: Folder of the new data set; must be empty or new.
         workers: Processes that read; 0 = one per core.
         resume: Continue an interrupted run in the same folder.
         name: Of the data set; default: the output folder's name.
-        option: KEY=VALUE, repeatable: split, depth (nyu-depth), csv and first (taskonomy-normals), licence.
+        option: KEY=VALUE, repeatable: split (train or another), licence, depth (nyu-depth), csv and first
+            (taskonomy-normals).
         max_shard_bytes: Size that a shard does not pass.
 
     Returns:

@@ -1,6 +1,5 @@
 """A finetuning run as one frozen tree of plain values, from a TOML file and ``--set table.key=value``."""
 
-import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,9 @@ class ModelConfig:
     image_size: int = 256  #: pixels, height and width of what the model sees
     drop_path: float = 0.0
     frozen: bool = False  #: train the head only
+    head: str = ""  #: which of the task's heads (pose: classic, simple; probe: class, mean); "" = the first
     outputs: int = 0  #: channels of the head; 0 = what task and data set say
+    class_token: bool = True  #: the encoder of the linear probe has one; filled in from the weights
 
     def __post_init__(self) -> None:
         if self.size not in SIZES:
@@ -49,8 +50,11 @@ class OptimizerConfig:
     weight_decay: float = 0.05
     warmup: float = 0.05  #: share of all steps
     clip_grad_norm: float = 0.0  #: 0 = no limit
+    drops: tuple[float, ...] = ()  #: shares of all steps at which the rate falls to a tenth (pose)
 
     def __post_init__(self) -> None:
+        if not all(0 < share < 1 for share in self.drops):
+            raise ValueError(f"optimizer.drops are shares of the steps between 0 and 1, got {self.drops}")
         if not self.lr > 0 or not 0 < self.layer_decay <= 1 or not 0 <= self.warmup < 1 or not self.weight_decay >= 0:
             raise ValueError(
                 "optimizer.lr must be above 0, layer_decay in (0, 1], warmup in [0, 1), weight_decay not negative"
@@ -71,12 +75,20 @@ class LoopConfig:
     num_threads: int = 2
     log_every: int = 20  #: steps
     checkpoint_every: int = 0  #: steps; 0 = at the end only
+    evaluate_every: int = 0  #: steps between scores on --val, the best of which are kept; 0 = at the end only
     keep_checkpoints: int = 1
     max_skipped_steps: int = 10  #: steps in a row without a finite loss and gradient
 
     def __post_init__(self) -> None:
         least = {"steps": 1, "batch": 1, "max_device_batch": 1, "num_threads": 1, "log_every": 1, "keep_checkpoints": 1}
-        for name, bound in {**least, "shots": 0, "checkpoint_every": 0, "seed": 0, "max_skipped_steps": 1}.items():
+        for name, bound in {
+            **least,
+            "shots": 0,
+            "checkpoint_every": 0,
+            "evaluate_every": 0,
+            "seed": 0,
+            "max_skipped_steps": 1,
+        }.items():
             if getattr(self, name) < bound:
                 raise ValueError(f"run.{name} must be at least {bound}, got {getattr(self, name)}")
 
@@ -107,8 +119,3 @@ def read_config(path: Path, assignments: Iterable[str] = ()) -> FinetuneConfig:
 def config_from(values: Mapping[str, Any], where: str) -> FinetuneConfig:
     """The run that plain nested tables describe. Raises ValueError for unknown keys and wrong values."""
     return from_mapping(FinetuneConfig, values, where)
-
-
-def config_values(config: FinetuneConfig) -> dict[str, Any]:
-    """Plain nested tables; `config_from` reads them back."""
-    return dataclasses.asdict(config)

@@ -81,19 +81,27 @@ def open_labelled(where: str, task: DenseTask) -> ImageDataset:
 
 
 def make_loader(
-    chosen: Chosen, task: DenseTask, *, size: int, augment: bool, **share: Unpack[Share]
+    chosen: Dataset, task: DenseTask, *, size: int, augment: bool, **share: Unpack[Share]
 ) -> PartLoader[LabelledBatch]:
-    """Batches for training, every image once an epoch; the batch is `fewshot.batch_for` of the images there are."""
-    batch = batch_for(len(chosen), share["global_batch"])
-    share |= {"global_batch": batch, "order": Order([len(chosen)], batch, share.get("seed", 0))}
+    """Batches for training, every image once an epoch."""
     return PartLoader(
         chosen,
         parts={"image": JPEG, "label": task.label},
         make=LabelledBatch,
         size=(size, size),
         augmentation=task.augmentation if augment else Augmentation(),
-        **share,
+        **own_order(chosen, share),
     )
+
+
+def own_order(samples: Dataset, share: Share) -> Share:
+    """`share` with an order of these samples, where a loader would take that of all of the data set.
+
+    The batch is `fewshot.batch_for` of the samples that there are.
+    """
+    batch = batch_for(len(samples), share["global_batch"])
+    order = Order([len(samples)], batch, share.get("seed", 0))
+    return {**share, "global_batch": batch, "order": order}
 
 
 def forever(epoch: Callable[[int, int], Iterator[LabelledBatch]], number: int, step: int) -> Iterator[LabelledBatch]:

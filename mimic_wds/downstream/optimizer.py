@@ -64,7 +64,7 @@ def build_adamw(
 
 def rate_table(groups: list[dict[str, Any]], peak: float) -> list[tuple[str, float, int]]:
     """For people: (name, peak learning rate, number of values) of each group."""
-    return [(g["name"], peak * g.get("lr_scale", 1.0), sum(p.numel() for p in g["params"])) for g in groups]
+    return [(g.get("name", "head"), peak * g.get("lr_scale", 1.0), sum(p.numel() for p in g["params"])) for g in groups]
 
 
 class LARS(torch.optim.Optimizer):

@@ -13,7 +13,7 @@ from mimic_wds.downstream.published import NOT_PUBLISHED, ROWS, value
 SCORES_NAME = "scores.json"
 
 #: Scores that tables give in per cent.
-PERCENT = {"delta1": "delta1 (%)", "miou": "mIoU (%)"}
+PERCENT = {"delta1": "delta1 (%)", "miou": "mIoU (%)", "AP": "AP (%)", "top1": "top-1 (%)"}
 
 #: A run's task, init, frozen, shots, steps, data: runs that differ in nothing but the seed make one row.
 Setting: TypeAlias = tuple[str, str, bool, int, int, str]
@@ -47,7 +47,7 @@ def read_runs(folders: Sequence[Path]) -> list[Evaluated]:
     for path in paths:
         try:
             run = Evaluated(folder=str(path.parent), account=json.loads(path.read_text(encoding="utf-8")))
-            _ = run.setting, [run.headline(name) for name in ("paper", "standard")]
+            _ = run.setting, [run.headline(name) for name in run.account["protocols"]]
         except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
             raise ValueError(f"{path}: not what finetune/evaluate.py writes ({error!r}); run it again") from None
         found.append(run)
@@ -70,7 +70,7 @@ def curves(runs: Sequence[Evaluated], protocol: str) -> dict[tuple[str, str, str
     """Few-shot curves: (task, init, score) -> (shots, mean, sample deviation, seeds), of runs with 1 shot or more."""
     grouped: dict[tuple[str, str, str, int], list[float]] = defaultdict(list)
     for run in runs:
-        if run.account["shots"]:
+        if run.account["shots"] and protocol in run.account["protocols"]:
             name, score = run.headline(protocol)
             grouped[run.account["task"], run.account["init"], name, run.account["shots"]].append(score)
     found: dict[tuple[str, str, str], list[tuple[int, float, float, int]]] = defaultdict(list)
@@ -89,13 +89,18 @@ def _table(runs: Sequence[Evaluated]) -> list[str]:
     groups: dict[Setting, list[Evaluated]] = defaultdict(list)
     for run in runs:
         groups[run.setting].append(run)
-    names = [f"{protocol}: {_label(runs[0].headline(protocol)[0])}" for protocol in ("paper", "standard")]
+    protocols = list(dict.fromkeys(name for run in runs for name in run.account["protocols"]))
+    heads = {name: run.headline(name)[0] for name in protocols for run in runs if name in run.account["protocols"]}
+    names = [f"{protocol}: {_label(heads[protocol])}" for protocol in protocols]
     lines = [
         f"| init | encoder | images learned from | steps | scored on | seeds | {' | '.join(names)} |",
-        "|" + "---|" * 8,
+        "|" + "---|" * (6 + len(names)),
     ]
     for (_, init, frozen, shots, steps, data), members in sorted(groups.items()):
-        scores = (_shown([run.headline(protocol) for run in members]) for protocol in ("paper", "standard"))
+        scores = (
+            _shown([run.headline(protocol) for run in members if protocol in run.account["protocols"]])
+            for protocol in protocols
+        )
         encoder = "frozen" if frozen else "fine-tuned"
         images = members[0].account["images"]
         lines.append(
@@ -106,7 +111,9 @@ def _table(runs: Sequence[Evaluated]) -> list[str]:
 
 
 def _shown(scores: Sequence[tuple[str, float]]) -> str:
-    """Mean, with the deviation where there are several."""
+    """Mean, with the deviation where there are several, or a dash."""
+    if not scores:
+        return "–"
     factor = 100 if scores[0][0] in PERCENT else 1
     mean, deviation = mean_and_deviation([factor * value for _, value in scores])
     return f"{mean:.2f} ± {deviation:.2f}" if len(scores) > 1 else f"{mean:.2f}"
@@ -139,8 +146,16 @@ def _panels(runs: Sequence[Evaluated]) -> list[str]:
 
 def _published(task: str) -> list[str]:
     """The paper's rows for a task; its data and budget, not ours."""
-    headings = {"depth": "NYUv2 delta1 (%)", "normals": "Taskonomy L1 x 1000", "segmentation": "ADE20K mIoU (%)"}
+    headings = {
+        "depth": "NYUv2 delta1 (%)",
+        "normals": "Taskonomy L1 x 1000",
+        "segmentation": "ADE20K mIoU (%)",
+        "pose": "COCO AP (%)",
+        "probe": "ImageNet-1K top-1 (%), encoder frozen",
+    }
     rows = [row for row in ROWS if value(row, task) is not None]
+    if not rows:
+        return ["The paper has no such task."]
     return [
         'Published (arXiv 2306.15128, ViT-B/16; other data and budgets than above, protocol "paper"):',
         "",

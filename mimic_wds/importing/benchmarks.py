@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mimic_wds.importing import base
 from mimic_wds.importing.base import Lost, Made, Plan, Settings, Unit, existing
 from mimic_wds.importing.coco import CocoPose
-from mimic_wds.importing.image_folder import usable_jpeg
+from mimic_wds.importing.image_folder import ImageFolder, usable_jpeg
 from mimic_wds.pairs import Image, ImageSample, Kind, Scene, SceneError
 from mimic_wds.storage.layout import image_key
 from mimic_wds.storage.maps import encode_depth, encode_normal, encode_semseg
@@ -156,9 +156,42 @@ class Ade20k:
 #: Images of one unit: some hundred megabytes at most while they are staged.
 _UNIT = 200
 
+
+@dataclass(frozen=True, kw_only=True)
+class ImageNet:
+    """`train` and `val` with a folder of images per class, as ImageNet-1K is unpacked for most programs."""
+
+    name: ClassVar[str] = "imagenet"
+    reads: ClassVar[str] = "the folder that holds train and val, a folder of images per class in each"
+    kind: ClassVar[Kind] = "images"
+    default_size: ClassVar[int] = 0
+
+    paths: tuple[str, ...]
+    split: Literal["train", "val"] = "train"
+    licence: str = ""  #: goes into the manifest
+
+    def plan(self, settings: Settings) -> Plan:
+        """All images of the split. Raises ValueError when they are in no folders of classes: they have no labels."""
+        (root,) = existing(self.paths)
+        plan = self._folder(root / self.split).plan(settings)
+        if not plan.classes:
+            raise ValueError(
+                f"{root / self.split}: its images are in no folders of classes, so they have no labels: sort those of "
+                "val into the folders of their classes first"
+            )
+        return plan
+
+    def pairs(self, unit: Unit, settings: Settings) -> Iterator[Made | Lost]:
+        """Read the images of a unit."""
+        yield from self._folder(Path(unit.scene.path)).pairs(unit, settings)
+
+    def _folder(self, path: Path) -> ImageFolder:
+        return ImageFolder(paths=(str(path),), source=f"{self.name}-{self.split}", licence=self.licence)
+
+
 #: What can be packed, by name.
-BENCHMARKS: dict[str, type[NyuDepth] | type[TaskonomyNormals] | type[Ade20k] | type[CocoPose]] = {
-    kind.name: kind for kind in (NyuDepth, TaskonomyNormals, Ade20k, CocoPose)
+BENCHMARKS: dict[str, type[NyuDepth] | type[TaskonomyNormals] | type[Ade20k] | type[CocoPose] | type[ImageNet]] = {
+    kind.name: kind for kind in (NyuDepth, TaskonomyNormals, Ade20k, CocoPose, ImageNet)
 }
 
 

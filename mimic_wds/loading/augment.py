@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mimic_wds.loading.crops import Box, draw, random_box
+from mimic_wds.loading.crops import SCALE, TRIES, Box, draw, random_box
 from mimic_wds.loading.order import swap_views
 
 Preset: TypeAlias = Literal["none", "mimic", "croco", "mae"]
@@ -38,6 +38,9 @@ class ShiftedCrop:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResizedCrop:
     """A box of random area and aspect ratio at a random place (`crops.random_box`)."""
+
+    scale: tuple[float, float] = SCALE  #: least and most share of the picture's area
+    tries: int = TRIES  #: draws until a box fits; 1: sides that do not are cut
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,8 +125,8 @@ def view_box(augmentation: Augmentation, draws: Draws, place: int, view: int, he
             w, h = round(width * kept), round(height * kept)
             across, down = own[-3:-1].tolist()
             box = Box(int(across * (width - w + 1)), int(down * (height - h + 1)), w, h)
-        case ResizedCrop():
-            box = random_box(own, height, width)
+        case ResizedCrop(scale=scale, tries=tries):
+            box = random_box(own, height, width, scale=scale, tries=tries)
     return box._replace(mirror=augmentation.flip and mirror < 0.5)
 
 

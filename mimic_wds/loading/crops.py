@@ -51,14 +51,22 @@ def draw(
     return np.asarray(words >> np.uint64(11), np.float64) * 2.0**-53  # the 53 bits that a float64 holds
 
 
-def random_box(draws: NDArray[np.float64], height: int, width: int) -> Box:
-    """The crop that (NUM_DRAWS,) draws choose in an image; the central one of the nearest ratio if no try fits."""
-    *tries, across, down, mirror = draws.tolist()
+def random_box(
+    draws: NDArray[np.float64], height: int, width: int, *, scale: tuple[float, float] = SCALE, tries: int = TRIES
+) -> Box:
+    """The crop that (NUM_DRAWS,) draws choose in an image; the central one of the nearest ratio if no try fits.
+
+    `scale` is the range of its share of the area. With a single try sides that do not fit are cut to the image instead
+    (as MAE crops for its linear probe).
+    """
+    *pairs, across, down, mirror = draws.tolist()
     low, high = math.log(RATIO[0]), math.log(RATIO[1])
-    for area, aspect in zip(tries[::2], tries[1::2], strict=True):
-        pixels = height * width * (SCALE[0] + area * (SCALE[1] - SCALE[0]))
+    for area, aspect in list(zip(pairs[::2], pairs[1::2], strict=True))[:tries]:
+        pixels = height * width * (scale[0] + area * (scale[1] - scale[0]))
         ratio = math.exp(low + aspect * (high - low))
         w, h = round(math.sqrt(pixels * ratio)), round(math.sqrt(pixels / ratio))
+        if tries == 1:
+            w, h = max(1, min(w, width)), max(1, min(h, height))
         if 0 < w <= width and 0 < h <= height:
             return Box(int(across * (width - w + 1)), int(down * (height - h + 1)), w, h, mirror < 0.5)
     return central_box(height, width, RATIO)._replace(mirror=mirror < 0.5)

@@ -15,7 +15,7 @@ import os
 import shutil
 import sys
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -34,6 +34,7 @@ from mimic_wds.training.config import RunConfig, changed_keys, config_from
 AnyConfig = TypeVar("AnyConfig")
 
 PREFIX = "checkpoint-"
+BEST_PREFIX = "best-"  #: weights without the optimizer's state
 MODEL_NAME = "model.safetensors"
 OPTIMIZER_NAME = "optimizer.pt"
 STATE_NAME = "state.json"
@@ -74,28 +75,39 @@ def save(
 
     `model` is the bare module (not wrapped for several processes). Only one process may call this. Returns the folder.
     """
-    folder = output / f"{PREFIX}{state.step:07d}"
-    if not folder.is_dir():
-        output.mkdir(parents=True, exist_ok=True)
-        for half_written in output.glob(f".{PREFIX}*.tmp-*"):  # by a run that was killed
-            shutil.rmtree(half_written)
-        staging = output / f".{folder.name}.tmp-{os.getpid()}"
-        staging.mkdir()
-        _fill(staging, state, model, optimizer, scaler)
-        staging.rename(folder)
-        _sync_folder(output)
-    _prune(output, keep, keep_every)
+    folder = _write(output, PREFIX, state, model, optimizer, scaler)
+    for old in checkpoints(output)[:-keep]:
+        if not keep_every or _step(old) % keep_every:
+            _delete(old)
+    return folder
+
+
+def save_best(output: Path, state: TrainState[Any], model: nn.Module) -> Path:
+    """Write ``output/best-STEP``, without the optimizer's state, and delete the one before it. Returns the folder."""
+    folder = _write(output, BEST_PREFIX, state, model)
+    for old in _found(output, BEST_PREFIX):
+        if old != folder:
+            _delete(old)
     return folder
 
 
 def checkpoints(output: Path) -> list[Path]:
     """The whole checkpoints in `output`, oldest first; half-written ones have other names."""
-    found = [p for p in output.glob(f"{PREFIX}*") if p.name.removeprefix(PREFIX).isdigit() and p.is_dir()]
+    return _found(output, PREFIX)
+
+
+def best(output: Path) -> Path | None:
+    """What `save_best` wrote last, or None."""
+    return next(reversed(_found(output, BEST_PREFIX)), None)
+
+
+def _found(output: Path, prefix: str) -> list[Path]:
+    found = [p for p in output.glob(f"{prefix}*") if p.name.removeprefix(prefix).isdigit() and p.is_dir()]
     return sorted(found, key=_step)
 
 
 def _step(folder: Path) -> int:
-    return int(folder.name.removeprefix(PREFIX))
+    return int(folder.name.rpartition("-")[2])
 
 
 def latest(output: Path) -> Path | None:
@@ -114,18 +126,23 @@ def find(output: Path, config: RunConfig, *, resume: bool) -> tuple[Path, TrainS
         return None
     if not resume:
         raise ValueError(f"{output} holds a run already ({found[-1].name}): add --resume to go on, or change --output")
-    newest, state = _newest_whole(found)
+    newest, state = newest_whole(found, read_state)
     if changed := changed_keys(state.config, config):
         raise ValueError(f"{newest} was written with other settings: {', '.join(changed)}; resume with the same ones")
     return newest, state
 
 
-def _newest_whole(found: Sequence[Path]) -> tuple[Path, TrainState[RunConfig]]:
-    """The last of some checkpoints that can be read. Raises ValueError with what is wrong with the last if none can."""
+def newest_whole(
+    found: Sequence[Path], read: Callable[[Path], TrainState[AnyConfig]]
+) -> tuple[Path, TrainState[AnyConfig]]:
+    """The last of some checkpoints that can be read, which is said of the others on stderr.
+
+    Raises ValueError with what is wrong with the last if none can.
+    """
     problem = ""
     for folder in reversed(found):
         try:
-            state = read_state(folder)
+            state = read(folder)
             read_weights(folder)
             if not zipfile.is_zipfile(folder / OPTIMIZER_NAME):
                 raise ValueError(f"{folder / OPTIMIZER_NAME}: missing or cut short")
@@ -138,6 +155,11 @@ def _newest_whole(found: Sequence[Path]) -> tuple[Path, TrainState[RunConfig]]:
 
 
 def read_state(folder: Path) -> TrainState[RunConfig]:
+    """What ``state.json`` of a pretraining checkpoint says; see `read_state_as`."""
+    return read_state_as(folder, config_from)
+
+
+def read_state_as(folder: Path, config_from: Callable[[Mapping[str, Any], str], AnyConfig]) -> TrainState[AnyConfig]:
     """What ``state.json`` of a checkpoint says. Raises ValueError naming the file when it is missing or malformed."""
     path = folder / STATE_NAME
     try:
@@ -155,11 +177,18 @@ def read_state(folder: Path) -> TrainState[RunConfig]:
 def restore(
     folder: Path, model: nn.Module, optimizer: Optimizer, scaler: torch.amp.GradScaler | None = None
 ) -> TrainState[RunConfig]:
-    """Put the weights and the optimizer's state back; the inverse of `save`.
+    """Put the weights and the optimizer's state back; the inverse of `save`. Raises ValueError as `restore_tensors`."""
+    restore_tensors(folder, model, optimizer, scaler)
+    return read_state(folder)
+
+
+def restore_tensors(
+    folder: Path, model: nn.Module, optimizer: Optimizer, scaler: torch.amp.GradScaler | None = None
+) -> None:
+    """Put the weights and the optimizer's state back.
 
     Raises ValueError when the checkpoint does not fit the model (naming the keys) or the optimizer.
     """
-    state = read_state(folder)
     load_weights(model, read_weights(folder), str(folder / MODEL_NAME))
     path = folder / OPTIMIZER_NAME
     try:
@@ -171,7 +200,6 @@ def restore(
         ) from error
     if scaler is not None and saved["scaler"] is not None:
         scaler.load_state_dict(saved["scaler"])
-    return state
 
 
 def load_model(folder: Path) -> nn.Module:
@@ -215,13 +243,46 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str) ->
     model.load_state_dict(weights)
 
 
+def _write(
+    output: Path,
+    prefix: str,
+    state: TrainState[Any],
+    model: nn.Module,
+    optimizer: Optimizer | None = None,
+    scaler: torch.amp.GradScaler | None = None,
+) -> Path:
+    """Write a folder that is there whole or not at all; returns it."""
+    folder = output / f"{prefix}{state.step:07d}"
+    if folder.is_dir():
+        return folder
+    output.mkdir(parents=True, exist_ok=True)
+    for half_written in output.glob(f".{prefix}*.tmp-*"):  # by a run that was killed
+        shutil.rmtree(half_written)
+    staging = output / f".{folder.name}.tmp-{os.getpid()}"
+    staging.mkdir()
+    _fill(staging, state, model, optimizer, scaler)
+    staging.rename(folder)
+    _sync_folder(output)
+    return folder
+
+
+def _delete(folder: Path) -> None:
+    doomed = folder.rename(folder.with_name(f".{folder.name}.tmp-{os.getpid()}"))  # never half a checkpoint in sight
+    shutil.rmtree(doomed)
+
+
 def _fill(
-    folder: Path, state: TrainState[Any], model: nn.Module, optimizer: Optimizer, scaler: torch.amp.GradScaler | None
+    folder: Path,
+    state: TrainState[Any],
+    model: nn.Module,
+    optimizer: Optimizer | None,
+    scaler: torch.amp.GradScaler | None,
 ) -> None:
     weights = {name: t.detach().cpu().contiguous().clone() for name, t in model.state_dict().items()}
     safetensors.torch.save_file(weights, folder / MODEL_NAME)
     scale = scaler.state_dict() if scaler is not None else None
-    torch.save({"optimizer": optimizer.state_dict(), "scaler": scale}, folder / OPTIMIZER_NAME)
+    if optimizer is not None:
+        torch.save({"optimizer": optimizer.state_dict(), "scaler": scale}, folder / OPTIMIZER_NAME)
     values = {
         "step": state.step,
         "epoch": state.epoch,
@@ -234,14 +295,6 @@ def _fill(
     for path in folder.iterdir():
         _sync_file(path)
     _sync_folder(folder)
-
-
-def _prune(output: Path, keep: int, keep_every: int) -> None:
-    for folder in checkpoints(output)[:-keep]:
-        if keep_every and _step(folder) % keep_every == 0:
-            continue
-        doomed = folder.rename(output / f".{folder.name}.tmp-{os.getpid()}")  # never half a checkpoint in sight
-        shutil.rmtree(doomed)
 
 
 def _shorten(names: list[str], limit: int = 5) -> str:

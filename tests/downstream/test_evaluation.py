@@ -7,13 +7,14 @@ from labelled import make_field, make_labelled
 from torch import nn
 
 from mimic_wds.downstream.data import choose, first_labels, make_loader, open_labelled, read_labelled
-from mimic_wds.downstream.evaluation import gathered, predict, scores_of, share, statistics_of
+from mimic_wds.downstream.dense import predict, statistics_of
+from mimic_wds.downstream.evaluation import in_order, share
 from mimic_wds.downstream.fewshot import subset
 from mimic_wds.downstream.metrics.bootstrap import pooled
-from mimic_wds.downstream.tasks.base import Scale
+from mimic_wds.downstream.task import Scale, scores_of, statistics_by_protocol
 from mimic_wds.downstream.tasks.depth import DEPTH
 from mimic_wds.downstream.tasks.normals import NORMALS, known_cells, mirror
-from mimic_wds.downstream.tasks.registry import dense_task
+from mimic_wds.downstream.tasks.registry import get_task
 from mimic_wds.downstream.tasks.segmentation import SEGMENTATION, decode
 from mimic_wds.downstream.views import cut_windows, starts
 from mimic_wds.storage.maps import encode_semseg
@@ -75,9 +76,9 @@ def test_windows_cover_and_step_by_two_thirds():
 def test_a_perfect_model_scores_perfectly_under_both_protocols(square):
     with open_labelled(str(square), DEPTH) as dataset:
         rows = list(statistics_of(Seer().eval(), DEPTH, Scale(1, 4), dataset, range(7), outputs=1, size=64, device=CPU))
-    keys, statistics = gathered(rows, 7)
-    found = scores_of(DEPTH, statistics, resamples=10)
-    assert len(set(keys)) == 7
+    rows = in_order(rows, 7)
+    found = scores_of(DEPTH.protocols, statistics_by_protocol(rows), resamples=10)
+    assert len({row[1] for row in rows}) == 7
     assert found["paper"]["scores"]["delta1"] == found["standard"]["scores"]["delta1"] == 1.0
     assert 0 < found["standard"]["scores"]["rmse_m"] < 0.05
     assert found["standard"]["spread"]["rmse_m"]["std"] < 0.02
@@ -87,17 +88,18 @@ def test_uneven_shares_count_every_image_once(square):
     with open_labelled(str(square), DEPTH) as dataset:
         options = {"outputs": 1, "size": 64, "device": CPU, "batch": 2}
         model = Seer().eval()
-        alone = gathered(statistics_of(model, DEPTH, Scale(1, 4), dataset, range(7), **options), 7)
+        alone = in_order(statistics_of(model, DEPTH, Scale(1, 4), dataset, range(7), **options), 7)
         for world_size in (2, 3, 9):
             parts = [
                 statistics_of(model, DEPTH, Scale(1, 4), dataset, share(7, rank, world_size), **options)
                 for rank in range(world_size)
             ]
-            keys, statistics = gathered([row for part in parts for row in part], 7)
-            assert keys == alone[0]
-            assert np.array_equal(statistics["paper"], alone[1]["paper"])
+            rows = in_order([row for part in parts for row in part], 7)
+            assert [row[1] for row in rows] == [row[1] for row in alone]
+            own, expected = statistics_by_protocol(rows), statistics_by_protocol(alone)
+            assert np.array_equal(own["paper"], expected["paper"])
     with pytest.raises(ValueError, match="each of 7 images once"):
-        gathered([(0, "a", {}), (0, "a", {})], 7)
+        in_order([(0, "a", {}), (0, "a", {})], 7)
 
 
 def test_wide_pictures_are_scored_whole_by_the_standard_protocol(wide):
@@ -163,4 +165,4 @@ def test_data_sets_without_the_label_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"0\.normal\.png.*render-labels"):
         open_labelled(str(tmp_path / "d"), NORMALS)
     with pytest.raises(ValueError, match="did you mean 'depth'"):
-        dense_task("depht")
+        get_task("depht")

@@ -8,16 +8,21 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from labelled import ROOT
 from pycocotools.cocoeval import Params
 from test_pose_metric import people
 
 from mimic_wds.downstream import joints
+from mimic_wds.downstream.config import read_config
 from mimic_wds.downstream.joints import Frame, decode, encode, frame_of, warp_matrix
 from mimic_wds.downstream.metrics import pose as pose_metric
-from mimic_wds.downstream.tasks.pose import POSE, PoseTask
-from mimic_wds.downstream.tasks.probe import PROBE, ProbeTask
+from mimic_wds.downstream.optimizer import LARS
+from mimic_wds.downstream.task import with_outputs
+from mimic_wds.downstream.tasks.registry import get_task
+from mimic_wds.models.heads.probe import LinearProbe
 from mimic_wds.models.vit import Encoder
 
+CONFIGS = ROOT / "finetune" / "configs"
 WHOLE = Frame(centre=np.array([95.5, 127.5]), size=np.array([191.0, 255.0]))  #: the input itself
 
 
@@ -134,18 +139,37 @@ def test_person_score():
     assert joints.person_score(0.5, np.array([0.1, 0.2])) == 0
 
 
-def test_recipes():
+@pytest.mark.parametrize(("head", "count"), [("classic", 89_994_513), ("simple", 85_912_337)])
+def test_pose_has_the_published_number_of_parameters(head, count):
+    config = read_config(CONFIGS / "pose.toml", [f"model.head={head}"])
     with torch.device("meta"):
-        counts = [sum(p.numel() for p in PoseTask(head=head).build().parameters()) for head in ("classic", "simple")]
-    assert counts == [89_994_513, 85_912_337]
-    assert (POSE.boxes, PROBE.peak_lr, PROBE.rate(10), PROBE.rate(50)) == ("detections", 6.4, 6.4, pytest.approx(3.2))
+        model = get_task("pose").build(with_outputs(config, 17))
+    assert sum(p.numel() for p in model.parameters()) == count
+
+
+def test_rates_of_pose_are_vitposes():
+    config, pose = read_config(CONFIGS / "pose.toml"), get_task("pose")
+    epoch = [pose.rate(config, 293 * number) for number in (2, 169, 170, 199, 200, 209)]
+    assert epoch == pytest.approx([5e-4, 5e-4, 5e-5, 5e-5, 5e-6, 5e-6])
+    assert pose.rate(config, 0) == pytest.approx(5e-7)
+    assert pose.rate(config, 499) < pose.rate(config, 500) == 5e-4
+
+
+def test_rates_of_the_probe_are_those_of_the_published_log():
+    config, probe = read_config(CONFIGS / "probe.toml"), get_task("probe")
+    logged = {5: 0.041026, 77: 0.631795, 780: 6.4, 50 * 78: 3.2}  # an epoch has 312 iterations, 78 updates
+    assert [probe.rate(config, step) for step in logged] == pytest.approx(list(logged.values()), abs=5e-7)
+    with torch.device("meta"):
+        model = probe.build(with_outputs(config, 1000))
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 769_000
 
 
 def test_probe_learns_what_its_features_tell():
     torch.manual_seed(0)
     encoder = Encoder(image_size=32, patch_size=16, dim=32, depth=1, heads=2)
     encoder.initialise()
-    probe, optimizer = ProbeTask(token="mean", classes=2, batch=256_000).build(encoder)  # a rate for few steps
+    probe = LinearProbe(encoder, 2, token="mean")
+    optimizer = LARS(probe.head.parameters(), lr=100.0)  # a rate for few steps
     images = torch.randn(64, 3, 32, 32)
     labels = torch.arange(64) % 2
     images[labels == 1] += 0.5

@@ -110,8 +110,8 @@ def test_frozen_encoders_do_not_move_and_shots_are_few(monkeypatch, capsys, plac
     more = ["--set", "model.frozen=true", "--set", "run.shots=2", "--set", "run.seed=3", "--set", "run.steps=2"]
     assert finetune(monkeypatch, place, "frozen", *more, init=folder) == 0
     printed = capsys.readouterr().out
-    assert "on 2 images" in printed
-    assert "steps of 2 images, seed 3" in printed
+    assert "on 2 samples of" in printed
+    assert "steps of 2 samples, seed 3" in printed
     model, _, _ = load_run(place / "frozen")
     assert torch.equal(model.encoder.blocks[0].mlp.fc1.weight, mae.blocks[0].mlp.fc1.weight)
 
@@ -216,3 +216,23 @@ def test_published_files_begin_a_finetuning(place, monkeypatch):
         out = place / f"from-{layout}"
         assert run_script(monkeypatch, "finetune", place / "tiny.toml", *source, "--output", out) == 0
         assert checkpoint.latest(out) is not None
+
+
+def test_the_best_checkpoint_is_kept_and_scored(monkeypatch, capsys, place):
+    every = ["--val", place / "test", "--set", "run.evaluate_every=2", "--set", "optimizer.lr=1e-2"]
+    assert finetune(monkeypatch, place, "chosen", *every) == 0
+    lines = [json.loads(line) for line in (place / "chosen" / "log.jsonl").read_text().splitlines()]
+    scored = {line["step"]: line["val_paper_miou"] for line in lines if "val_paper_miou" in line}
+    assert sorted(scored) == [2, 4, 6]
+    best = max(scored, key=scored.get)
+    assert [folder.name for folder in (place / "chosen").glob("best-*")] == [f"best-{best:07d}"]
+    assert run_script(monkeypatch, "evaluate", place / "chosen", "--data", place / "test", "--best", "--json") == 0
+    account = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert account["steps"] == best
+    assert account["protocols"]["paper"]["scores"]["miou"] == scored[best]
+    assert list((place / "chosen" / "tensorboard").glob("events*"))
+    assert finetune(monkeypatch, place, "unchosen") == 0  # looking at held-out images changes no weight
+    one, other = (checkpoint.read_weights(place / name / "checkpoint-0000006") for name in ("chosen", "unchosen"))
+    assert one.keys() == other.keys()
+    assert run_script(monkeypatch, "evaluate", place / "unchosen", "--data", place / "test", "--best") == 2
+    assert "no best checkpoint" in capsys.readouterr().err

@@ -1,16 +1,17 @@
 """What a dense task is: a label beside each view, a head, a loss, and two protocols of evaluation.
 
-A task is one file with one `DenseTask`, listed in `registry.py`. Shapes: B batch, C outputs, H x W pixels.
+A dense task is one file with one `DenseTask`, listed in `registry.py`. Shapes: B batch, C outputs, H x W pixels.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mimic_wds.downstream.metrics.bootstrap import Floats, Scores
+from mimic_wds.downstream.metrics.bootstrap import Floats
+from mimic_wds.downstream.task import Protocol, Scale
 from mimic_wds.loading.augment import Augmentation
 from mimic_wds.loading.parts import Part
 from mimic_wds.storage.manifest import Manifest
@@ -19,27 +20,14 @@ from mimic_wds.storage.manifest import Manifest
 View: TypeAlias = Literal["centre", "pad", "slide"]
 
 
-class Scale(NamedTuple):
-    """The model learns (label - shift) / unit."""
-
-    shift: float = 0.0
-    unit: float = 1.0
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Protocol:
-    """One way to score predictions. Numbers of different protocols do not compare."""
+class DenseProtocol(Protocol):
+    """How a map that was predicted is held against the one that is known."""
 
-    name: Literal["paper", "standard"]
-    told: str  #: what is measured, in one line: printed beside every number
     view: View
     statistics: Callable[
         [NDArray[Any], NDArray[Any], int], Floats
     ]  #: (prediction, label, outputs C) -> (S,) of an image
-    scores: Scores  #: of sums of statistics
-    headline: str  #: the score that tables show
-    higher_is_better: bool
-    batch: int = 0  #: average batches of so many images, as the published loops do; 0 = sum over all images
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +41,7 @@ class DenseTask:
     loss: Callable[[Tensor, Tensor, Scale], Tensor]  #: (prediction (B, C, H, W), labels (B, H, W, ...), scale) -> ()
     finish: Callable[[Tensor, Scale], NDArray[Any]]  #: prediction (C, H, W) -> what `statistics` take, (H, W, ...)
     fill: int  #: what pads a label
-    protocols: tuple[Protocol, Protocol]
+    protocols: tuple[DenseProtocol, DenseProtocol]
     augmentation: Augmentation
     fit: Callable[[Sequence[NDArray[Any]]], Scale] = lambda labels: Scale()  #: from labels of the training images
     picture: Callable[[NDArray[Any]], NDArray[Any]] = lambda values: values  #: (H, W, ...) -> (H, W, 3) uint8 RGB

@@ -10,7 +10,8 @@ from torch import Tensor
 from mimic_wds.downstream.losses import berhu
 from mimic_wds.downstream.metrics import depth as metric
 from mimic_wds.downstream.metrics.bootstrap import Floats
-from mimic_wds.downstream.tasks.base import DenseTask, Protocol, Scale
+from mimic_wds.downstream.task import Scale
+from mimic_wds.downstream.tasks.base import DenseProtocol, DenseTask
 from mimic_wds.loading.augment import Augmentation, Jitter
 from mimic_wds.loading.parts import Part
 from mimic_wds.models.heads.dpt import DPTHead
@@ -69,7 +70,7 @@ DEPTH = DenseTask(
     picture=picture,
     augmentation=Augmentation(flip=True, jitter=Jitter()),
     protocols=(
-        Protocol(
+        DenseProtocol(
             name="paper",
             told="centre crop, valid pixels pooled in batches of 96, batches averaged, no range",
             view="centre",
@@ -79,7 +80,7 @@ DEPTH = DenseTask(
             higher_is_better=True,
             batch=96,
         ),
-        Protocol(
+        DenseProtocol(
             name="standard",
             told="whole pictures, averages of images, 1 mm to 10 m, Eigen crop of 480 x 640 pixels",
             view="slide",

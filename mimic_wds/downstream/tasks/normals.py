@@ -9,7 +9,8 @@ from torch import Tensor
 from mimic_wds.downstream.losses import masked_l1
 from mimic_wds.downstream.metrics import normals as metric
 from mimic_wds.downstream.metrics.bootstrap import Floats
-from mimic_wds.downstream.tasks.base import DenseTask, Protocol, Scale
+from mimic_wds.downstream.task import Scale
+from mimic_wds.downstream.tasks.base import DenseProtocol, DenseTask
 from mimic_wds.loading.augment import Augmentation
 from mimic_wds.loading.parts import Part
 from mimic_wds.models.heads.dpt import DPTHead
@@ -76,7 +77,7 @@ NORMALS = DenseTask(
     picture=picture,
     augmentation=Augmentation(),
     protocols=(
-        Protocol(
+        DenseProtocol(
             name="paper",
             told="centre crop, L1 of stored normals in [0, 1], batches of 12 averaged, times 1000",
             view="centre",
@@ -86,7 +87,7 @@ NORMALS = DenseTask(
             higher_is_better=False,
             batch=12,
         ),
-        Protocol(
+        DenseProtocol(
             name="standard",
             told="whole pictures, angles between unit normals, all known pixels pooled",
             view="slide",

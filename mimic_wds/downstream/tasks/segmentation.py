@@ -7,7 +7,8 @@ from torch import Tensor
 from mimic_wds.downstream.losses import pixel_cross_entropy
 from mimic_wds.downstream.metrics import segmentation as metric
 from mimic_wds.downstream.metrics.bootstrap import Floats
-from mimic_wds.downstream.tasks.base import DenseTask, Protocol, Scale
+from mimic_wds.downstream.task import Scale
+from mimic_wds.downstream.tasks.base import DenseProtocol, DenseTask
 from mimic_wds.loading.augment import Augmentation, Jitter, ResizedCrop
 from mimic_wds.loading.parts import Part
 from mimic_wds.models.heads.convnext import ConvNeXtHead
@@ -61,7 +62,7 @@ SEGMENTATION = DenseTask(
     picture=picture,
     augmentation=Augmentation(crop=ResizedCrop(), flip=True, jitter=Jitter()),
     protocols=(
-        Protocol(
+        DenseProtocol(
             name="paper",
             told="longest side to the model's size, padded, one pass, scored on that grid",
             view="pad",
@@ -70,7 +71,7 @@ SEGMENTATION = DenseTask(
             headline="miou",
             higher_is_better=True,
         ),
-        Protocol(
+        DenseProtocol(
             name="standard",
             told="short side to the model's size, sliding windows by two thirds, scored at the original size",
             view="slide",

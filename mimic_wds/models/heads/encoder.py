@@ -66,6 +66,16 @@ class DenseEncoder(nn.Module):
         return [found[number] for number in taken]
 
 
+def initialise(encoder: DenseEncoder) -> None:
+    """Linear layers and the patch projection Xavier-uniform with zero biases, the token normal(0, 0.02), as in MAE."""
+    for module in encoder.blocks.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+    nn.init.xavier_uniform_(encoder.patch_embed.proj.weight.view(encoder.patch_embed.proj.weight.shape[0], -1))
+    nn.init.normal_(encoder.global_token, std=0.02)
+
+
 def make_blocks(dim: int, depth: int, heads: int, drop_path: float) -> nn.ModuleList:
     """Pre-norm blocks with stochastic depth from 0 to `drop_path`; otherwise those of `vit.block`."""
     rates = [drop_path * number / max(depth - 1, 1) for number in range(depth)]
