@@ -12,13 +12,14 @@ ALLOWED = {
     "pairs": set(),
     "settings": set(),
     "sources": {"pairs", "settings", "geometry"},
+    "colours": set(),
     "geometry": {"pairs"},
     "storage": {"pairs", "settings"},
     "executors": {"settings"},
     "curation": {"pairs", "settings", "sources", "geometry", "storage", "executors"},
     "importing": {"pairs", "settings", "sources", "geometry", "storage", "executors"},
-    "loading": {"pairs", "settings", "storage"},
-    "models": {"settings"},
+    "loading": {"pairs", "settings", "colours", "storage"},
+    "models": {"settings", "colours"},
     "training": {"settings", "models"},
     "downstream": {"pairs", "settings", "storage", "loading", "models", "training"},
     "looking": {"pairs", "settings", "sources", "geometry", "storage"},
@@ -35,7 +36,7 @@ ALLOWED = {
         "looking",
     },
 }
-MAY_USE_TORCH = {"loading", "models", "training", "downstream"}
+MAY_USE_TORCH = {"colours", "loading", "models", "training", "downstream"}
 TORCH = {"torch", "torchvision", "timm", "accelerate", "safetensors", "tensorboard", "torchmetrics"}
 
 FILES = sorted(PACKAGE.rglob("*.py"))

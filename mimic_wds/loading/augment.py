@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mimic_wds.loading.crops import SCALE, TRIES, Box, draw, random_box
+from mimic_wds.loading.crops import SCALE, TRIES, Box, draw, random_box, scaled_box, sliding_box
 from mimic_wds.loading.order import swap_views
 
 Preset: TypeAlias = Literal["none", "mimic", "croco", "mae"]
@@ -24,8 +24,11 @@ Preset: TypeAlias = Literal["none", "mimic", "croco", "mae"]
 #: Purposes of draws, one for each view; 0 exchanges views (`order.py`).
 CROP_PURPOSES, JITTER_PURPOSES = (1, 2), (3, 4)
 
-#: Numbers that describe the colours of a view: brightness, contrast, saturation, and which of the 6 orders.
-NUM_JITTER = 4
+#: Numbers that describe the colours of a view: brightness, contrast, saturation, which of the orders; hue, grey.
+NUM_JITTER, NUM_STRONG_JITTER = 4, 6
+
+#: Draws for them: besides, whether colours change at all.
+NUM_JITTER_DRAWS = 7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +48,36 @@ class ResizedCrop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Jitter:
-    """Factors of brightness, contrast and saturation are uniform in 1 +- `strength`, applied in a random order."""
+    """Factors of brightness, contrast and saturation are uniform in 1 +- `strength`, applied in a random order.
+
+    With `hue` it turns by up to so much either way; a `share` of the views changes, a share of `grey` loses its colour.
+    """
 
     strength: float = 0.4
+    brightness: float | None = None  #: None = `strength`
+    saturation: float | None = None  #: None = `strength`
+    hue: float = 0.0  #: of a whole turn
+    share: float = 1.0
+    grey: float = 0.0  #: share of all views
+
+    @property
+    def is_strong(self) -> bool:
+        """Whether hue or grey have a say, which costs time."""
+        return self.hue > 0 or self.grey > 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlidingCrop:
+    """The largest box of the wanted shape, at a random place: the short side is kept, the long one cut (MultiMAE)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScaledCrop:
+    """The picture's longest side is that of the crop times a number in `scale`; a box at a random place, padded at the
+    right and below where it leaves the picture (MultiMAE's augmentation for classes of pixels).
+    """
+
+    scale: tuple[float, float] = (0.1, 2.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +85,7 @@ class Augmentation:
     """What may be done to a sample."""
 
     swap: bool = False  #: exchange the views of a pair with probability 1/2
-    crop: ShiftedCrop | ResizedCrop | None = None  #: of each view by itself
+    crop: ShiftedCrop | ResizedCrop | SlidingCrop | ScaledCrop | None = None  #: of each view by itself
     flip: bool = False  #: exchange left and right of both views with probability 1/2
     jitter: Jitter | None = None  #: of each view by itself
 
@@ -106,15 +136,28 @@ def draw_for(
 
 
 def draw_jitter(jitter: Jitter, seed: int, epoch: int, samples: NDArray[np.int64], view: int) -> NDArray[np.float32]:
-    """How the colours of a view of some samples (N,) change: (N, NUM_JITTER), three factors and an order in 0..5."""
-    draws = draw(seed, epoch, samples, JITTER_PURPOSES[view], NUM_JITTER)
-    draws[:, :3] = 1 + jitter.strength * (2 * draws[:, :3] - 1)
-    draws[:, 3] = np.floor(draws[:, 3] * 6)
-    return draws.astype(np.float32)
+    """How the colours of a view of some samples (N,) change, as `transforms.change_colours` takes it: (N, 4) or (N, 6).
+
+    Three factors and an order; of a strong jitter also the turn of the hue, and whether colour goes.
+    """
+    draws = draw(seed, epoch, samples, JITTER_PURPOSES[view], NUM_JITTER_DRAWS)
+    strengths = [jitter.strength if each is None else each for each in (jitter.brightness, None, jitter.saturation)]
+    draws[:, :3] = 1 + np.array(strengths) * (2 * draws[:, :3] - 1)
+    draws[:, 3] = np.floor(draws[:, 3] * (24 if jitter.is_strong else 6))
+    draws[:, 4] = jitter.hue * (2 * draws[:, 4] - 1)
+    unchanged = draws[:, 6] >= jitter.share
+    draws[unchanged, :3], draws[unchanged, 4] = 1, 0
+    draws[:, 5] = draws[:, 5] < jitter.grey
+    return draws[:, : NUM_STRONG_JITTER if jitter.is_strong else NUM_JITTER].astype(np.float32)
 
 
-def view_box(augmentation: Augmentation, draws: Draws, place: int, view: int, height: int, width: int) -> Box:
-    """The part of a view of (height, width) pixels that is given, by the draws of the sample at `place`."""
+def view_box(
+    augmentation: Augmentation, draws: Draws, place: int, view: int, height: int, width: int, ratio: float = 1.0
+) -> Box:
+    """The part of a view of (height, width) pixels that is given, by the draws of the sample at `place`.
+
+    `ratio` is the width by height of what is given, where the crop has to know.
+    """
     if draws.crops is None:
         return Box(0, 0, width, height)
     own, mirror = draws.crops[view, place], float(draws.crops[0, place, -1])
@@ -127,6 +170,10 @@ def view_box(augmentation: Augmentation, draws: Draws, place: int, view: int, he
             box = Box(int(across * (width - w + 1)), int(down * (height - h + 1)), w, h)
         case ResizedCrop(scale=scale, tries=tries):
             box = random_box(own, height, width, scale=scale, tries=tries)
+        case SlidingCrop():
+            box = sliding_box(own, height, width, ratio)
+        case ScaledCrop(scale=scale):
+            box = scaled_box(own, height, width, ratio, scale)
     return box._replace(mirror=augmentation.flip and mirror < 0.5)
 
 

@@ -22,12 +22,15 @@ TRIES = 10
 #: Random numbers of one crop: area and aspect ratio of every try, then x, y and the mirror.
 NUM_DRAWS = 2 * TRIES + 3
 
+#: Colour beyond an image (MultiMAE).
+PADDING = 128
+
 #: Tells these draws from those that exchange the views of pairs, and others (`augment.py`).
 _PURPOSE = 1
 
 
 class Box(NamedTuple):
-    """Part of an image, in whole pixels."""
+    """Part of an image, in whole pixels; what lies beyond its right and lower side is padded."""
 
     x: int
     y: int
@@ -72,6 +75,26 @@ def random_box(
     return central_box(height, width, RATIO)._replace(mirror=mirror < 0.5)
 
 
+def sliding_box(draws: NDArray[np.float64], height: int, width: int, ratio: float) -> Box:
+    """The largest box whose width by height is `ratio`, at the place that (NUM_DRAWS,) draws choose."""
+    *_, across, down, mirror = draws.tolist()
+    box = central_box(height, width, (ratio, ratio))
+    x, y = int(across * (width - box.width + 1)), int(down * (height - box.height + 1))
+    return Box(x, y, box.width, box.height, mirror < 0.5)
+
+
+def scaled_box(draws: NDArray[np.float64], height: int, width: int, ratio: float, scale: tuple[float, float]) -> Box:
+    """The box of a crop whose longest side is that of the picture, which is first enlarged by a number in `scale`.
+
+    Its width by height is `ratio`. A picture smaller than its box lies at the upper left of it.
+    """
+    *tries, across, down, mirror = draws.tolist()
+    enlarged = scale[0] + tries[0] * (scale[1] - scale[0])
+    longest = max(height, width) / enlarged
+    w, h = (max(1, round(longest * min(1.0, each))) for each in (ratio, 1 / ratio))
+    return Box(int(across * (max(width - w, 0) + 1)), int(down * (max(height - h, 0) + 1)), w, h, mirror < 0.5)
+
+
 def central_box(height: int, width: int, ratio: tuple[float, float]) -> Box:
     """The largest box in the middle of an image whose width by height lies in `ratio`."""
     w, h = min(width, max(1, round(height * ratio[1]))), min(height, max(1, round(width / ratio[0])))
@@ -86,16 +109,32 @@ def cut(image: Image, box: Box, size: tuple[int, int]) -> Image:
 
 
 def cut_into(image: Image, box: Box, out: Image) -> None:
-    """Write `box` of an image (H, W, 3) into `out` (height, width, 3), resized to it.
+    """Write `box` of an image (H, W, 3) into `out` (height, width, 3), resized to it; PADDING beyond the image.
 
     Where both sides shrink every pixel counts by its area, since OpenCV's bicubic would skip some; else bicubic.
     """
-    height, width = out.shape[:2]
+    height, width = covered(box, image.shape[:2], out.shape[:2])
     part = image[box.y : box.y + box.height, box.x : box.x + box.width]
-    if (box.height, box.width) == (height, width):
-        out[...] = part
+    if (height, width) != out.shape[:2]:
+        out[...] = PADDING
+    if part.shape[:2] == (height, width):
+        out[:height, :width] = part
     else:
-        shrinks = box.height >= height and box.width >= width
-        cv2.resize(part, (width, height), dst=out, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+        shrinks = part.shape[0] >= height and part.shape[1] >= width
+        how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+        if (height, width) == out.shape[:2]:
+            cv2.resize(part, (width, height), dst=out, interpolation=how)
+        else:
+            out[:height, :width] = cv2.resize(part, (width, height), interpolation=how)
     if box.mirror:
-        cv2.flip(out, 1, dst=out)
+        out[:height, :width] = cv2.flip(out[:height, :width], 1)  # padding stays at the right
+
+
+def covered(box: Box, shape: tuple[int, ...], size: tuple[int, ...]) -> tuple[int, int]:
+    """How much of (height, width) = `size` pixels is not padding, of a box of an image of (height, width) = `shape`."""
+    inside = min(box.height, shape[0] - box.y), min(box.width, shape[1] - box.x)
+    height, width = (
+        max(1, round(part * side / whole)) if part < whole else side
+        for part, whole, side in zip(inside, (box.height, box.width), size, strict=True)
+    )
+    return height, width

@@ -21,8 +21,18 @@ import torch
 from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
-from mimic_wds.loading.augment import Augmentation, Draws, Preset, ResizedCrop, draw_for, resolve, view_box
-from mimic_wds.loading.crops import Box, central_box, cut_into
+from mimic_wds.loading.augment import (
+    Augmentation,
+    Draws,
+    Preset,
+    ResizedCrop,
+    ScaledCrop,
+    SlidingCrop,
+    draw_for,
+    resolve,
+    view_box,
+)
+from mimic_wds.loading.crops import Box, central_box, covered, cut_into
 from mimic_wds.loading.dataset import Dataset
 from mimic_wds.loading.decoding import BadSample, decode_rgb, picture_size
 from mimic_wds.loading.loader import Loader, Pending, Share
@@ -38,14 +48,15 @@ class Part:
     """One field of a batch: a member of each sample, decoded.
 
     A picture is cut, resized and mirrored as its view is (the digit that its member begins with): uint8 colours
-    smoothly, all else by the nearest pixel, so that no value arises that was not there. A JPEG far larger than what is
-    wanted is decoded smaller, by 2, 4 or 8.
+    smoothly, all else by the nearest pixel, so that no value arises that was not there but `fill`. A JPEG far larger
+    than what is wanted is decoded smaller, by 2, 4 or 8.
     """
 
     member: str  #: "0.depth.png", "json", ...
     decode: Callable[[bytes], Array]  #: raises ValueError, or BadSample with a reason of its own
     is_picture: bool = False  #: (H, W) or (H, W, C); else any one shape
     is_smooth: bool = False  #: (H, W, 3) uint8 colours, of a JPEG
+    fill: int = 0  #: of a picture, beyond its right and lower side
     mirror: Callable[[Array], Array] | None = None  #: what a mirror changes in the values themselves: normals, say
     shape: tuple[int, ...] = ()  #: of one sample; of a picture what follows (H, W)
     dtype: DTypeLike = np.float32
@@ -131,7 +142,7 @@ class _PendingParts(Pending[Batch]):
                 size = picture_size(data)
                 if shapes.setdefault(view, size) != size:
                     raise BadSample("picture_of_another_size")
-                _cut_jpeg(data, self._box(place, int(view), size), out)
+                _cut_jpeg(data, size, self._box(place, int(view), size), out)
                 continue
             array = _decode(part, data)
             if part.is_picture:
@@ -153,9 +164,9 @@ class _PendingParts(Pending[Batch]):
     def _box(self, place: int, view: int, shape: tuple[int, ...]) -> Box:
         """The part of a picture of (height, width) = `shape` that is given."""
         augmentation, size = self.loader.augmentation, self.loader.size
-        if isinstance(augmentation.crop, ResizedCrop):
-            return view_box(augmentation, self.draws, place, view, shape[0], shape[1])
         ratio = size[1] / size[0]
+        if isinstance(augmentation.crop, ResizedCrop | SlidingCrop | ScaledCrop):
+            return view_box(augmentation, self.draws, place, view, shape[0], shape[1], ratio)
         middle = central_box(shape[0], shape[1], (ratio, ratio))
         box = view_box(augmentation, self.draws, place, view, middle.height, middle.width)
         return box._replace(x=middle.x + box.x, y=middle.y + box.y)
@@ -172,10 +183,12 @@ def _decode(part: Part, data: bytes) -> Array:
         raise BadSample(f"{name}_unreadable") from None
 
 
-def _cut_jpeg(data: bytes, box: Box, out: Array) -> None:
-    """Write the box of a JPEG into `out`, resized to it; decoded smaller where that still is as large as `out`."""
+def _cut_jpeg(data: bytes, size: tuple[int, int], box: Box, out: Array) -> None:
+    """Write the box of a JPEG of `size` into `out`, resized to it; decoded smaller where that is still large enough."""
     height, width = out.shape[:2]
-    factor = next(f for f in (8, 4, 2, 1) if f == 1 or (box.height >= f * height and box.width >= f * width))
+    needed = covered(box, size, (height, width))
+    seen = min(box.height, size[0] - box.y), min(box.width, size[1] - box.x)
+    factor = next(f for f in (8, 4, 2, 1) if f == 1 or (seen[0] >= f * needed[0] and seen[1] >= f * needed[1]))
     small = Box(box.x // factor, box.y // factor, box.width // factor, box.height // factor, box.mirror)
     cut_into(decode_rgb(data, factor), small, out)
 
@@ -183,8 +196,12 @@ def _cut_jpeg(data: bytes, box: Box, out: Array) -> None:
 def _cut_part(part: Part, array: Array, box: Box, out: Array) -> None:
     """Write the box of a map into `out`, resized to it."""
     height, width = out.shape[:2]
+    rows, cols = covered(box, array.shape[:2], (height, width))
     cut = array[box.y : box.y + box.height, box.x : box.x + box.width]
-    cut = cv2.resize(cut, (width, height), interpolation=cv2.INTER_NEAREST_EXACT).reshape(out.shape)
+    cut = cv2.resize(cut, (cols, rows), interpolation=cv2.INTER_NEAREST_EXACT)
+    cut = cut.reshape(rows, cols, *out.shape[2:])
     if box.mirror:
         cut = cut[:, ::-1] if part.mirror is None else part.mirror(cut[:, ::-1])
-    out[...] = cut
+    if (rows, cols) != (height, width):
+        out[...] = part.fill
+    out[:rows, :cols] = cut

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mimic_wds.models.reconstruct import MEAN, STD
+from mimic_wds.colours import LUMA, MEAN, STD, turn_hue
 
 #: Random numbers of one crop.
 NUM_DRAWS = 14
@@ -39,9 +39,6 @@ SIGMAS = (0.1, 2.0)
 
 #: Values at or above it are turned into 1 - value.
 SOLARISE_AT = 128 / 255
-
-#: Red, green and blue in the brightness of a pixel (ITU-R BT.601).
-LUMA = (0.2989, 0.587, 0.114)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,24 +94,6 @@ def change_colours(pixels: Tensor, draws: Tensor) -> Tensor:
     pixels = torch.lerp(luma(pixels).mean((2, 3), keepdim=True), pixels, factors[1]).clamp(0, 1)
     pixels = torch.lerp(luma(pixels), pixels, factors[2]).clamp(0, 1)
     return turn_hue(pixels, _column(STRENGTHS[3] * (2 * draws[:, HUE] - 1)))
-
-
-def turn_hue(pixels: Tensor, turn: Tensor) -> Tensor:
-    """Add `turn` (B, 1, 1, 1), in whole turns, to the hue of (B, 3, h, w) values in [0, 1]; HSV, as torchvision."""
-    red, green, blue = pixels.unbind(1)
-    value, spread = pixels.amax(1), pixels.amax(1) - pixels.amin(1)
-    some = spread.clamp(min=1e-12)  # greys have no hue, whatever is divided
-    sixth = torch.where(
-        value == red,
-        (green - blue) / some,
-        torch.where(value == green, 2 + (blue - red) / some, 4 + (red - green) / some),
-    )
-    sixth = sixth + 6 * turn[:, 0]
-    channels = []
-    for offset in (5, 3, 1):
-        place = (offset + sixth) % 6
-        channels.append(value - spread * torch.minimum(place, 4 - place).clamp(0, 1))
-    return torch.stack(channels, dim=1)
 
 
 def blur(pixels: Tensor, sigma: Tensor) -> Tensor:

@@ -15,12 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mimic_wds.colours import MEAN, STD
 from mimic_wds.models.patches import patch_statistics, patchify, unpatchify
 
 Mode: TypeAlias = Literal["honest", "oracle"]
-
-#: ImageNet statistics that images are normalised with.
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 GREY = 0.0  #: hidden patches, in normalised values
 

@@ -119,7 +119,8 @@ def test_loader_gives_pictures_and_labels_of_the_same_place(square):
     assert loader.steps_per_epoch == 1
     field = batch.image[..., 0].float() / 255
     assert (1 + 4 * field - batch.label).abs().max() < 0.1  # flipped together
-    assert batch.jitter.shape == (3, 4)
+    assert batch.jitter.shape == (3, 6)
+    assert set(batch.jitter[:, 5].tolist()) <= {0.0, 1.0}
 
 
 def test_scale_of_depth_is_that_of_the_known_pixels(square):
@@ -166,3 +167,17 @@ def test_data_sets_without_the_label_are_refused(tmp_path):
         open_labelled(str(tmp_path / "d"), NORMALS)
     with pytest.raises(ValueError, match="did you mean 'depth'"):
         get_task("depht")
+
+
+def test_classes_follow_the_picture_through_scales_and_padding(wide):
+    with open_labelled(str(wide), SEGMENTATION) as dataset:
+        loader = make_loader(dataset, SEGMENTATION, size=64, augment=True, seed=1, global_batch=3)
+        batches = [batch for epoch in range(8) for batch in loader.epoch(epoch)]
+    image = torch.cat([batch.image for batch in batches])[..., 0].float()
+    label = torch.cat([batch.label for batch in batches])
+    padded = label == 255
+    assert 0.1 < padded.float().mean() < 0.8
+    assert (image[padded] == 128).float().mean() > 0.99
+    surely = ~padded & ((image - 127.5).abs() > 20)
+    assert ((image > 127.5) == (label == 1))[surely].float().mean() > 0.98
+    assert len({tuple(row.tolist()) for batch in batches for row in batch.jitter}) > 8

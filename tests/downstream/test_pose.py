@@ -12,11 +12,11 @@ from labelled import run_script
 from torch import nn
 
 from mimic_wds.cli.main import run as shard
+from mimic_wds.colours import MEAN, STD
 from mimic_wds.downstream.config import config_from
 from mimic_wds.downstream.data import choose
 from mimic_wds.downstream.people import clipped, drawn_matrix, half_body, joints_of, normal, open_people
 from mimic_wds.downstream.tasks.registry import get_task
-from mimic_wds.loading.transforms import MEAN, STD
 from mimic_wds.storage.coco import Person, read_annotations
 
 CPU = torch.device("cpu")

@@ -7,7 +7,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mimic_wds.loading.crops import NUM_DRAWS, RATIO, SCALE, Box, central_box, crop_draws, cut, random_box
+from mimic_wds.loading.crops import (
+    NUM_DRAWS,
+    RATIO,
+    SCALE,
+    Box,
+    central_box,
+    covered,
+    crop_draws,
+    cut,
+    cut_into,
+    random_box,
+    scaled_box,
+    sliding_box,
+)
 from mimic_wds.loading.order import swap_views
 
 
@@ -105,3 +118,44 @@ def test_shrinking_loses_no_pixel():
     assert np.abs(out.astype(int) - 127).max() <= 1
     bicubic = cv2.resize(board.astype(np.uint8), (60, 60), interpolation=cv2.INTER_CUBIC)
     assert np.ptp(bicubic) > 20
+
+
+SHAPES = st.tuples(st.integers(1, 700), st.integers(1, 700))
+
+
+@given(seed=st.integers(0, 10**6), shape=SHAPES, ratio=st.floats(0.3, 3))
+def test_sliding_boxes_are_as_large_as_they_can_be(seed, shape, ratio):
+    draws = crop_draws(seed, 0, np.array([1]))[0]
+    box = sliding_box(draws, *shape, ratio)
+    assert 0 <= box.x <= shape[1] - box.width
+    assert 0 <= box.y <= shape[0] - box.height
+    assert (box.width, box.height) == tuple(central_box(*shape, (ratio, ratio)))[2:4]
+
+
+@given(seed=st.integers(0, 10**6), shape=SHAPES)
+def test_scaled_boxes_have_the_longest_side_times_the_scale(seed, shape):
+    draws = crop_draws(seed, 0, np.array([1]))[0]
+    box = scaled_box(draws, *shape, 1.0, (0.1, 2.0))
+    assert box.width == box.height == max(1, round(max(shape) / (0.1 + 1.9 * draws[0])))
+    assert 0 <= box.x <= max(0, shape[1] - box.width)
+    assert 0 <= box.y <= max(0, shape[0] - box.height)
+
+
+def test_what_lies_beyond_the_picture_is_padded_at_the_right_and_below():
+    image = np.full((30, 60, 3), 200, np.uint8)
+    image[:, :10] = 0
+    for mirror in (False, True):
+        out = np.empty((64, 64, 3), np.uint8)
+        cut_into(image, Box(0, 0, 120, 120, mirror), out)
+        assert covered(Box(0, 0, 120, 120), (30, 60), (64, 64)) == (16, 32)
+        assert (out[16:] == 128).all()
+        assert (out[:, 32:] == 128).all()
+        dark = out[8, :32, 0] < 100
+        assert dark[:4].all() == (not mirror)
+        assert dark[-4:].all() == mirror
+
+
+def test_a_single_try_is_cut_to_the_picture():
+    draws = np.full(23, 0.999999)
+    box = random_box(draws, 100, 40, scale=(0.08, 1.0), tries=1)
+    assert (box.width, box.height) == (40, round((4000 * 0.75) ** 0.5))

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from mimic_wds.colours import MEAN, STD, turn_hue
 from mimic_wds.models import multicrop
-from mimic_wds.models.multicrop import MEAN, NUM_DRAWS, STD, CropKind, blur, change_colours, crop, cut, turn_hue
+from mimic_wds.models.multicrop import NUM_DRAWS, CropKind, blur, change_colours, crop, cut
 
 PLAIN = CropKind(size=(8, 8), area=(0.25, 0.25), blur=0.0)
 

@@ -12,7 +12,7 @@ from mimic_wds.downstream.metrics import depth as metric
 from mimic_wds.downstream.metrics.bootstrap import Floats
 from mimic_wds.downstream.task import Scale
 from mimic_wds.downstream.tasks.base import DenseProtocol, DenseTask
-from mimic_wds.loading.augment import Augmentation, Jitter
+from mimic_wds.loading.augment import Augmentation, Jitter, SlidingCrop
 from mimic_wds.loading.parts import Part
 from mimic_wds.models.heads.dpt import DPTHead
 from mimic_wds.storage.maps import decode_depth
@@ -68,7 +68,11 @@ DEPTH = DenseTask(
     fill=0,
     fit=fit,
     picture=picture,
-    augmentation=Augmentation(flip=True, jitter=Jitter()),
+    augmentation=Augmentation(
+        flip=True,
+        crop=SlidingCrop(),
+        jitter=Jitter(strength=0.4, brightness=0.1255, saturation=0.5, hue=0.2, share=0.5, grey=0.3),
+    ),
     protocols=(
         DenseProtocol(
             name="paper",

@@ -9,7 +9,7 @@ from mimic_wds.downstream.metrics import segmentation as metric
 from mimic_wds.downstream.metrics.bootstrap import Floats
 from mimic_wds.downstream.task import Scale
 from mimic_wds.downstream.tasks.base import DenseProtocol, DenseTask
-from mimic_wds.loading.augment import Augmentation, Jitter, ResizedCrop
+from mimic_wds.loading.augment import Augmentation, Jitter, ScaledCrop
 from mimic_wds.loading.parts import Part
 from mimic_wds.models.heads.convnext import ConvNeXtHead
 from mimic_wds.storage.manifest import Manifest
@@ -53,14 +53,16 @@ def picture(classes: NDArray[np.integer]) -> NDArray[np.uint8]:
 
 SEGMENTATION = DenseTask(
     name="segmentation",
-    label=Part(member="0.semseg.png", decode=decode, is_picture=True, dtype=np.uint8),
+    label=Part(member="0.semseg.png", decode=decode, is_picture=True, dtype=np.uint8, fill=255),
     outputs=outputs,
     head=lambda classes, dim, patch: ConvNeXtHead(classes, dim=dim, patch_size=patch),
     loss=loss,
     finish=finish,
     fill=255,
     picture=picture,
-    augmentation=Augmentation(crop=ResizedCrop(), flip=True, jitter=Jitter()),
+    augmentation=Augmentation(
+        crop=ScaledCrop(), flip=True, jitter=Jitter(strength=0.4, saturation=0.2, hue=0.1, share=0.5)
+    ),
     protocols=(
         DenseProtocol(
             name="paper",
