@@ -26,7 +26,7 @@ def report(
 
     Args:
         data_set: Folder of the data set, or s3://, gs://, az://, https:// or hf://datasets/ URL.
-        out: The page to write.
+        out: The page to write (.html); one that is there is replaced when the new one is whole.
         samples: Samples that are read for what the manifest does not say: brightness, sharpness, inliers, duplicates.
         num: Pictures in each part of the gallery.
         seed: Which samples are drawn.
@@ -38,6 +38,10 @@ def report(
     """
     if samples < 1 or num < 0 or seed < 0:
         raise ValueError(f"--samples must be 1 or more, --num and --seed 0 or more; got {samples}, {num} and {seed}")
+    if out.suffix.lower() not in (".html", ".htm") or out.is_dir():
+        raise ValueError(f"{out}: expected the name of a page, ending in .html")
+    if not out.parent.is_dir():
+        raise ValueError(f"{out}: there is no folder {out.parent}; make it first")
     browser = open_browser(data_set, endpoint=endpoint, anonymous=anonymous)
     with ProgressLine("samples read") as line:
         line.start(min(samples, len(browser)))

@@ -27,10 +27,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.size not in SIZES:
             raise ValueError(f"model.size = {self.size!r} is unknown; known: {', '.join(SIZES)}")
-        if self.image_size % (2 * self.patch_size):
-            raise ValueError(
-                f"model.image_size = {self.image_size} must be a multiple of {2 * self.patch_size} (two patches)"
-            )
+        if self.image_size % self.patch_size:
+            raise ValueError(f"model.image_size = {self.image_size} must be a multiple of model.patch_size")
         if not 0 <= self.drop_path < 1 or self.depth < 0:
             raise ValueError("model.drop_path must lie in [0, 1) and model.depth must not be negative")
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Unpack
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +11,12 @@ from torch import Tensor
 from mimic_wds.downstream.fewshot import batch_for, subset
 from mimic_wds.downstream.tasks.base import DenseTask
 from mimic_wds.loading.augment import Augmentation
-from mimic_wds.loading.dataset import Dataset, ImageDataset
+from mimic_wds.loading.dataset import Dataset, ImageDataset, PairDataset
 from mimic_wds.loading.decoding import decode_rgb
 from mimic_wds.loading.loader import Share
 from mimic_wds.loading.order import Order
 from mimic_wds.loading.parts import JPEG, PartBatch, PartLoader
-from mimic_wds.pairs import Image
+from mimic_wds.pairs import Image, Kind
 
 #: Training images whose labels the scale of a task is taken from.
 FITTED_ON = 64
@@ -33,9 +33,9 @@ class LabelledBatch(PartBatch):
 class Chosen(Dataset):
     """Some samples of another data set, numbered anew."""
 
-    kind = "images"
+    kind: ClassVar[Kind] = "images"
 
-    def __init__(self, dataset: ImageDataset, indices: NDArray[np.int64]):
+    def __init__(self, dataset: Dataset, indices: NDArray[np.int64]):
         self.whole, self.indices = dataset, indices
         self.manifest, self.hash, self.folder = dataset.manifest, dataset.hash, dataset.folder
 
@@ -62,9 +62,20 @@ class Chosen(Dataset):
         self.whole.will_read(int(self.indices[index]) for index in indices)
 
 
-def choose(dataset: ImageDataset, shots: int, seed: int) -> Chosen:
-    """`shots` images of a data set, 0 = all. Raises ValueError for more than there are."""
-    return Chosen(dataset, subset(len(dataset), shots or len(dataset), seed))
+class ChosenPairs(Chosen, PairDataset):
+    """Some pairs of a data set, numbered anew."""
+
+    kind = "pairs"
+
+    def __init__(self, dataset: PairDataset, indices: NDArray[np.int64]):
+        super().__init__(dataset, indices)
+        self.size, self.patch_size = dataset.size, dataset.patch_size
+
+
+def choose(dataset: Dataset, shots: int, seed: int) -> Chosen:
+    """`shots` samples of a data set, 0 = all. Raises ValueError for more than there are."""
+    indices = subset(len(dataset), shots or len(dataset), seed)
+    return ChosenPairs(dataset, indices) if isinstance(dataset, PairDataset) else Chosen(dataset, indices)
 
 
 def open_labelled(where: str, task: DenseTask) -> ImageDataset:

@@ -22,6 +22,7 @@ from mimic_wds.loading.loader import Share
 from mimic_wds.loading.parts import PartLoader
 from mimic_wds.loading.transforms import normalize
 from mimic_wds.models.heads.dense import DenseModel
+from mimic_wds.models.heads.dpt import DPTHead
 from mimic_wds.models.heads.encoder import DenseEncoder, initialise
 from mimic_wds.pairs import Image
 
@@ -48,6 +49,11 @@ class Dense(Task):
         assert config.model.outputs > 0
         encoder = dense_encoder(config)
         head = self.dense.head(config.model.outputs, config.model.shape[0], config.model.patch_size)
+        if isinstance(head, DPTHead) and config.model.image_size % (2 * config.model.patch_size):
+            raise ValueError(
+                f"model.image_size = {config.model.image_size} must be a multiple of {2 * config.model.patch_size} (two "
+                "patches): the head of this task halves the grid of patches"
+            )
         return DenseModel(encoder, head, frozen=config.model.frozen)  # type: ignore[arg-type]
 
     def loader(self, samples: Dataset, config: FinetuneConfig, **share: Unpack[Share]) -> PartLoader[LabelledBatch]:

@@ -102,7 +102,7 @@ class _PendingPairs(Pending[PairBatch]):
         jpegs = (members["1.jpg"], members["0.jpg"]) if exchange else (members["0.jpg"], members["1.jpg"])
         matrices = [self._put_view(place, view, jpegs[view]) for view in (0, 1)]
         if self.needs_H:
-            H = carry_homography(_homography(members["json"]), *matrices, swapped=exchange)
+            H = carry_homography(read_homography(members["json"]), *matrices, swapped=exchange)
             self._put_homography(place, H)
         if self.corr is not None and not self.is_moved:
             self.corr[place] = corr  # as it is stored; `batch` turns those of exchanged views round, all at once
@@ -153,7 +153,7 @@ def invert_rows(corr: NDArray[np.int16]) -> NDArray[np.int16]:
     return inverted
 
 
-def _homography(facts: bytes) -> NDArray[np.float64]:
+def read_homography(facts: bytes) -> NDArray[np.float64]:
     """H_0to1 (3, 3) in a KEY.json. Raises BadSample when it cannot be read or inverted."""
     try:
         H = np.array(decode_facts("", facts, FIELDS, TRUTH_FIELDS)["homography"], np.float64).reshape(3, 3)

@@ -20,7 +20,10 @@ def render_page(title: str, template: str, /, script: str = "", **values: object
     """
     code = asset(script) if script else ""
     digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    policy = (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
     return _environment().get_template(template).render(
         title=title, policy=policy, style=Markup(asset("page.css")), script=Markup(code), **values
     )  # fmt: skip

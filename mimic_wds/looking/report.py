@@ -1,5 +1,6 @@
 """What a report on a data set says: numbers of its manifest, statistics of samples drawn from it, and which to show."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,9 @@ ENOUGH = 8
 #: Mean grey level (0 to 255) below which a view is all but black, whatever its source looks like.
 NEAR_BLACK = 12.0
 
+#: What can be odd about a view, the worst first.
+KINDS = ("all but black", "dark", "bright", "blurred or bare")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Looked:
@@ -46,7 +50,8 @@ class Outlier:
     """A sample with a view that looks unlike the others of its source."""
 
     look: Looked
-    why: str
+    kind: str  #: one of KINDS
+    why: str  #: with its numbers
 
 
 def draw_numbers(total: int, wanted: int, seed: int) -> list[int]:
@@ -89,39 +94,52 @@ def look_at(number: int, sample: Sample) -> Looked:
 
 
 def outliers(looks: Iterable[Looked]) -> list[Outlier]:
-    """Samples with a view that is all but black, or darker, brighter or blurrier than others of its source.
+    """Samples with a view that is all but black, or darker, brighter or blurrier than others of its source, worst first.
 
     Darker or brighter: beyond the quartiles of the source by WHISKER times their distance. Blurrier: the same on the
     logarithm of the sharpness, downwards only. Needs ENOUGH samples of a source.
     """
-    by_source: dict[str, list[Looked]] = {}
+    found = [odd for own in by_source(looks).values() for odd in _oddities(own)]
+    return sorted(found, key=lambda odd: (KINDS.index(odd.kind), odd.look.number))
+
+
+def by_source(looks: Iterable[Looked]) -> dict[str, list[Looked]]:
+    """Samples of each source, in their order; sources sorted by name."""
+    found: dict[str, list[Looked]] = {}
     for look in looks:
-        by_source.setdefault(look.source, []).append(look)
-    return [
-        Outlier(look=look, why=why)
-        for own in by_source.values()
-        for look, why in zip(own, _oddities(own), strict=True)
-        if why
-    ]
+        found.setdefault(look.source, []).append(look)
+    return dict(sorted(found.items()))
 
 
-def _oddities(own: Sequence[Looked]) -> Iterator[str]:
-    """What is odd about each of the samples of a source, or ""."""
+def light(looks: Sequence[Looked], odd: Sequence[Outlier]) -> list[tuple[object, ...]]:
+    """A row per source: samples, medians of brightness and sharpness of their views, outliers of each of KINDS."""
+    count = Counter((each.look.source, each.kind) for each in odd)
+    rows: list[tuple[object, ...]] = []
+    for source, own in by_source(looks).items():
+        medians = [
+            float(np.median([value for values in views for value in values]))
+            for views in ([look.brightness for look in own], [look.sharpness for look in own])
+        ]
+        rows.append((source, len(own), *(round(median, 1) for median in medians), *(count[source, k] for k in KINDS)))
+    return rows
+
+
+def _oddities(own: Sequence[Looked]) -> Iterator[Outlier]:
+    """Those of the samples of a source that are odd."""
     enough = len(own) >= ENOUGH
     dark_end, bright_end = whiskers([value for look in own for value in look.brightness]) if enough else (0.0, 255.0)
     blurred_end = whiskers([np.log1p(value) for look in own for value in look.sharpness])[0] if enough else 0.0
     for look in own:
         dark, bright, blurred = min(look.brightness), max(look.brightness), min(look.sharpness)
         if dark < NEAR_BLACK:
-            yield f"all but black: mean grey level {dark:.0f} of 255"
+            yield Outlier(look=look, kind=KINDS[0], why=f"mean grey level {dark:.1f} of 255")
         elif dark < dark_end:
-            yield f"dark: mean grey level {dark:.0f}, others above {dark_end:.0f}"
+            yield Outlier(look=look, kind=KINDS[1], why=f"mean grey level {dark:.1f}, others above {dark_end:.1f}")
         elif bright > bright_end:
-            yield f"bright: mean grey level {bright:.0f}, others below {bright_end:.0f}"
+            yield Outlier(look=look, kind=KINDS[2], why=f"mean grey level {bright:.1f}, others below {bright_end:.1f}")
         elif np.log1p(blurred) < blurred_end:
-            yield f"blurred or bare: Laplacian variance {blurred:.0f}, others above {np.expm1(blurred_end):.0f}"
-        else:
-            yield ""
+            others = np.expm1(blurred_end)
+            yield Outlier(look=look, kind=KINDS[3], why=f"Laplacian variance {blurred:.1f}, others above {others:.1f}")
 
 
 def whiskers(values: Sequence[float]) -> tuple[float, float]:
@@ -145,18 +163,26 @@ def binned(values: Sequence[float], bins: int = 20) -> tuple[list[float], list[i
     return edges.tolist(), counts.tolist()
 
 
+def binned_whole(values: Sequence[int], bins: int = 20) -> tuple[list[float], list[int]]:
+    """The same of whole numbers: at most `bins` bins, edges are whole and equally far apart; the last value is inside."""
+    low, high = min(values), max(values)
+    width = (high - low) // bins + 1
+    edges = np.arange(low, high + width + 1, width)
+    return edges.astype(float).tolist(), np.histogram(values, edges)[0].tolist()
+
+
 def composition(manifest: Manifest) -> list[tuple[object, ...]]:
-    """By source: samples, scenes, candidates, dropped, share kept, licence; as the manifest has them."""
-    held: dict[str, int] = {}
+    """By source: samples, their share, scenes, candidates, dropped, share kept, licence; as the manifest has them."""
+    held: Counter[str] = Counter()
     for shard in manifest.shards:
-        for source, samples in shard.sources.items():
-            held[source] = held.get(source, 0) + samples
+        held.update(shard.sources)
     rows: list[tuple[object, ...]] = []
-    for source, samples in sorted(held.items(), key=lambda item: -item[1]):
+    for source, samples in held.most_common():
         tried, kept = manifest.candidates.get(source, 0), manifest.kept.get(source, 0)
         share = f"{kept / tried:.1%}" if tried else "-"
         scenes, dropped = manifest.scenes.get(source, 0), sum(manifest.dropped.get(source, {}).values())
-        rows.append((source, samples, scenes, tried, dropped, share, manifest.licences.get(source, "") or "not stated"))
+        licence = manifest.licences.get(source, "") or "not stated"
+        rows.append((source, samples, f"{samples / held.total():.1%}", scenes, tried, dropped, share, licence))
     return rows
 
 

@@ -14,6 +14,9 @@ from mimic_wds.pairs import Image, PairSample, Sample
 #: JPEG quality of drawn pictures.
 QUALITY = 80
 
+#: Single images with a longer side, in pixels, are shown smaller: a page should hold many.
+MOST_SIDE = 512
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
@@ -36,7 +39,7 @@ def shown(sample: Sample) -> Shown:
     """Draw a sample. Raises ValueError when a view does not decode."""
     known = {"key": sample.key, "source": sample.source, "scene": sample.scene, "told": facts(sample)}
     if not isinstance(sample, PairSample):
-        return Shown(**known, size=sample.size, view0=data_uri(sample.image_jpg))
+        return Shown(**known, size=sample.size, view0=data_uri(_fitting(sample.image_jpg)))
     image0, image1 = decode_view(sample.image0_jpg), decode_view(sample.image1_jpg)
     patches0, patches1 = map(_jpeg, tinted_views(sample, image0, image1))
     H = np.asarray(sample.H_0to1, np.float64)
@@ -61,9 +64,22 @@ def _jpeg(image: Image) -> bytes:
     return data.tobytes()
 
 
+def _fitting(jpeg: bytes) -> bytes:
+    """A JPEG file as it is, or shrunk to MOST_SIDE. Raises ValueError when it does not decode."""
+    image = decode_view(jpeg)
+    scale = MOST_SIDE / max(image.shape[:2])
+    if scale >= 1:
+        return jpeg
+    width, height = (max(1, round(side * scale)) for side in image.shape[1::-1])
+    return _jpeg(np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8))
+
+
 def _warped(image0: Image, H: NDArray[np.float64], size: tuple[int, int]) -> bytes:
-    """View 0 in the frame of view 1 as WebP, transparent where it does not reach."""
-    opaque = np.dstack([cv2.cvtColor(image0, cv2.COLOR_RGB2BGR), np.full(image0.shape[:2], 255, np.uint8)])
+    """View 0 in the frame of view 1 as WebP, transparent where it does not reach; what is behind the camera is left out."""
+    height, width = size
+    w = H[2, 0] * np.arange(width) + H[2, 1] * np.arange(height)[:, None] + H[2, 2]
+    before = w * np.sign(w.sum()) > 0  # a homography is known up to its sign; most of the frame is before the camera
+    opaque = np.dstack([cv2.cvtColor(image0, cv2.COLOR_RGB2BGR), 255 * before.astype(np.uint8)])
     moved = cv2.warpPerspective(opaque, H, size[::-1], flags=cv2.INTER_LINEAR)
     _, data = cv2.imencode(".webp", moved, [cv2.IMWRITE_WEBP_QUALITY, QUALITY])
     return data.tobytes()

@@ -124,6 +124,8 @@ def test_frozen_encoders_do_not_move_and_shots_are_few(monkeypatch, capsys, plac
         (["--set", "run.shots=99"], "random", "from 1 to 8"),
         (["--set", "optimizer.warmup=1.5"], "random", "warmup in"),
         ([], "nowhere", "no checkpoint there"),
+        (["--set", "task=depth", "--set", "model.image_size=48"], "random", "multiple of 32 (two patches)"),
+        (["--labels", "some.json"], "random", "labels in the shards"),
     ],
 )
 def test_mistakes_are_told(monkeypatch, capsys, place, more, init, message):
