@@ -49,10 +49,11 @@ class Dense(Task):
         assert config.model.outputs > 0
         encoder = dense_encoder(config)
         head = self.dense.head(config.model.outputs, config.model.shape[0], config.model.patch_size)
-        if isinstance(head, DPTHead) and config.model.image_size % (2 * config.model.patch_size):
+        two = 2 * config.model.patch_size
+        if isinstance(head, DPTHead) and config.model.image_size % two:
             raise ValueError(
-                f"model.image_size = {config.model.image_size} must be a multiple of {2 * config.model.patch_size} (two "
-                "patches): the head of this task halves the grid of patches"
+                f"model.image_size = {config.model.image_size} must be a multiple of {two} (two patches): the head of "
+                "this task halves the grid of patches"
             )
         return DenseModel(encoder, head, frozen=config.model.frozen)  # type: ignore[arg-type]
 
