@@ -2,7 +2,8 @@
 
     python finetune/report.py runs/depth-croco runs/few --output report.md
 
-Reads the scores.json that finetune/evaluate.py wrote, in these folders and below. Few-shot runs are drawn too
+Reads the scores.json that finetune/evaluate.py wrote, and the reconstruction.json of finetune/reconstruction.py, in
+these folders and below. Few-shot runs are drawn too
 (report-few-shot.png beside the page) where matplotlib is installed. Exit codes: 0 done, 2 wrong arguments.
 """
 
@@ -10,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from mimic_wds.downstream.report import curves, page, read_runs
+from mimic_wds.downstream.report import curves, page, read_reconstructions, read_runs
 from mimic_wds.storage.files import atomic_write
 
 DONE, USAGE = 0, 2
@@ -20,11 +21,11 @@ def main() -> int:
     """Write the page; returns the exit code."""
     args = parse_arguments()
     try:
-        runs = read_runs(args.runs)
+        runs, reconstructions = read_runs(args.runs), read_reconstructions(args.runs)
     except ValueError as error:
         print(f"report: {error}", file=sys.stderr)
         return USAGE
-    text = page(runs)
+    text = page(runs, reconstructions)
     figure = args.output.with_name(f"{args.output.stem}-few-shot.png")
     if (found := curves(runs, args.protocol)) and draw(found, figure, args.protocol):
         text += f"\n![few-shot]({figure.name})\n"

@@ -2,15 +2,30 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from mimic_wds.downstream.fewshot import mean_and_deviation
 from mimic_wds.downstream.published import NOT_PUBLISHED, ROWS, value
 
-SCORES_NAME = "scores.json"
+SCORES_NAME, RECONSTRUCTION_NAME = "scores.json", "reconstruction.json"
+
+#: What Table 4 shows of a model that was not finetuned: key and heading.
+RECONSTRUCTION = {
+    "images": "images",
+    "mask_ratio": "hidden",
+    "masked_l2": "masked L2",
+    "masked_l2_other_reference": "with another reference",
+    "attention": "attention agreement",
+    "psnr_db": "PSNR (dB)",
+    "ssim": "SSIM",
+    "fid": "FID",
+    "kid": "KID",
+    "layer": "layer",
+}
 
 #: Scores that tables give in per cent.
 PERCENT = {"delta1": "delta1 (%)", "miou": "mIoU (%)", "AP": "AP (%)", "top1": "top-1 (%)"}
@@ -54,7 +69,39 @@ def read_runs(folders: Sequence[Path]) -> list[Evaluated]:
     return found
 
 
-def page(runs: Sequence[Evaluated]) -> str:
+def read_reconstructions(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """What finetune/reconstruction.py wrote in these folders and below, by folder. Raises ValueError for what it did not."""
+    found = {}
+    for path in sorted({path for folder in folders for path in folder.rglob(RECONSTRUCTION_NAME)}):
+        try:
+            found[str(path.parent)] = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise ValueError(f"{path}: not what finetune/reconstruction.py writes ({error!r}); run it again") from None
+    return found
+
+
+def reconstructions_table(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A row per model that was looked at; columns that nobody has are left out."""
+    if not found:
+        return []
+    shown = [key for key in RECONSTRUCTION if any(key in each for each in found.values())]
+    rows = (
+        " | ".join(
+            f"{each[key]:.5g}" if isinstance(each.get(key), int | float) else str(each.get(key, "–")) for key in shown
+        )
+        for each in found.values()
+    )
+    return [
+        "## Reconstruction",
+        "",
+        f"| run | {' | '.join(RECONSTRUCTION[key] for key in shown)} |",
+        "|" + "---|" * (1 + len(shown)),
+        *(f"| {folder} | {row} |" for folder, row in zip(found, rows, strict=True)),
+        "",
+    ]
+
+
+def page(runs: Sequence[Evaluated], reconstructions: Mapping[str, Mapping[str, Any]] = MappingProxyType({})) -> str:
     """The report as Markdown."""
     tasks = sorted({run.account["task"] for run in runs})
     parts = ["# Finetuned models", ""]
@@ -62,6 +109,7 @@ def page(runs: Sequence[Evaluated]) -> str:
         own = [run for run in runs if run.account["task"] == task]
         parts += [f"## {task}", "", *_protocols(own[0]), "", *_table(own), "", *_spreads(own), *_panels(own)]
         parts += [*_published(task), ""]
+    parts += reconstructions_table(reconstructions)
     parts += ["## Not published", "", *(f"- {line}" for line in NOT_PUBLISHED), ""]
     return "\n".join(parts)
 

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -84,8 +86,11 @@ def test_chain(monkeypatch, capsys, place, pretrained):
     assert statistics["paper"][:, 4:].sum() == 5 * 64 * 64
     assert (place / "run" / "panels.png").is_file()
 
+    looked = {"images": 5, "mask_ratio": 0.9, "masked_l2": 0.8123, "layer": "pool3"}
+    (place / "run" / "reconstruction.json").write_text(json.dumps(looked))
     assert run_script(monkeypatch, "report", place / "run", "--output", place / "report.md") == 0
     page = (place / "report.md").read_text()
+    assert f"| {place / 'run'} | 5 | 0.9 | 0.8123 | pool3 |" in page
     assert "| CroCo | fine-tuned | MIMIC-3M | 42.18 |" in page
     assert f"| {folder} | fine-tuned | all | 6 | {place / 'test'} (5) | 1 |" in page
 
@@ -238,3 +243,16 @@ def test_the_best_checkpoint_is_kept_and_scored(monkeypatch, capsys, place):
     assert one.keys() == other.keys()
     assert run_script(monkeypatch, "evaluate", place / "unchosen", "--data", place / "test", "--best") == 2
     assert "no best checkpoint" in capsys.readouterr().err
+
+
+def test_two_processes_score_every_image_once(monkeypatch, place):
+    """Five images by two processes: the same numbers as by one."""
+    assert finetune(monkeypatch, place, "alone", "--set", "run.steps=1") == 0
+    arguments = [place / "alone", "--data", place / "test", "--panels", "0", "--output"]
+    assert run_script(monkeypatch, "evaluate", *arguments, place / "one") == 0
+    command = ["torch.distributed.run", "--nproc_per_node", "2", ROOT / "finetune" / "evaluate.py", *arguments]
+    subprocess.run([sys.executable, "-m", *map(str, [*command, place / "two"])], check=True, timeout=240)
+    one, two = (np.load(place / name / "statistics.npz") for name in ("one", "two"))
+    assert one["keys"].tolist() == two["keys"].tolist()
+    assert np.array_equal(one["paper"], two["paper"])
+    assert (place / "one" / "scores.json").read_text() == (place / "two" / "scores.json").read_text()
