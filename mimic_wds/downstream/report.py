@@ -70,7 +70,7 @@ def read_runs(folders: Sequence[Path]) -> list[Evaluated]:
 
 
 def read_reconstructions(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    """What finetune/reconstruction.py wrote in these folders and below, by folder. Raises ValueError for what it did not."""
+    """What finetune/reconstruction.py wrote in these folders and below, by folder. Raises ValueError otherwise."""
     found = {}
     for path in sorted({path for folder in folders for path in folder.rglob(RECONSTRUCTION_NAME)}):
         try:
@@ -85,12 +85,7 @@ def reconstructions_table(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
     if not found:
         return []
     shown = [key for key in RECONSTRUCTION if any(key in each for each in found.values())]
-    rows = (
-        " | ".join(
-            f"{each[key]:.5g}" if isinstance(each.get(key), int | float) else str(each.get(key, "–")) for key in shown
-        )
-        for each in found.values()
-    )
+    rows = (" | ".join(_cell(each.get(key, "–")) for key in shown) for each in found.values())
     return [
         "## Reconstruction",
         "",
@@ -99,6 +94,10 @@ def reconstructions_table(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
         *(f"| {folder} | {row} |" for folder, row in zip(found, rows, strict=True)),
         "",
     ]
+
+
+def _cell(value: object) -> str:
+    return f"{value:.5g}" if isinstance(value, int | float) else str(value)
 
 
 def page(runs: Sequence[Evaluated], reconstructions: Mapping[str, Mapping[str, Any]] = MappingProxyType({})) -> str:

@@ -226,3 +226,25 @@ def test_images_that_are_not_there_or_of_another_size_are_counted(tmp_path, caps
     assert "not_as_annotated" in printed.out + printed.err
     with open_people(str(tmp_path / "out"), [labels]) as dataset:
         assert dataset.ids == [102, 103]
+
+
+def test_genuine_photographs_and_annotations(shared_data, tmp_path):
+    """COCO's own files: 29 people with joints; boxes and joints fit the photographs."""
+    root = shared_data / "labels" / "pose" / "coco"
+    for split in ("train", "val"):
+        path = root / "annotations" / f"person_keypoints_{split}2017.json"
+        if not path.is_file():
+            continue
+        out = tmp_path / split
+        assert shard(["pack-labels", "coco-pose", str(root), "--out", str(out), "-o", f"split={split}"]) == 0
+        with open_people(str(out), [path]) as dataset:
+            for index in range(len(dataset)):
+                shape = dataset.sizes[dataset.ids[index]]
+                for person in dataset.people(index):
+                    joints, visible = joints_of(person)
+                    assert visible.sum() > 0
+                    assert (joints[visible > 0] <= np.array(shape[::-1])).all()
+            if any(dataset.people(index) for index in range(len(dataset))):
+                rows = list(get_task("pose").rows(Seer().eval(), CONFIG, dataset, range(len(dataset)), CPU))
+                scored = get_task("pose").scores(dataset, rows)["true boxes"]["scores"]
+                assert 0 <= scored["AP"] < 0.2  # it looks for what is red

@@ -11,7 +11,8 @@ from labelled import run_script
 from PIL import Image
 
 from mimic_wds.cli.main import run as shard
-from mimic_wds.downstream.tasks.probe import centre
+from mimic_wds.downstream.tasks.probe import centre, decode_label
+from mimic_wds.downstream.tasks.registry import get_task
 from mimic_wds.models.build import ModelConfig, build_model
 from mimic_wds.models.published import EXPORTS
 
@@ -92,3 +93,20 @@ def test_images_without_classes_are_refused(place, tmp_path, capsys):
     arguments = ["pack-labels", "imagenet", str(tmp_path / "source"), "--out", str(tmp_path / "out"), "-o", "split=val"]
     assert shard(arguments) == 2
     assert "sort those of val into the folders of their classes" in capsys.readouterr().err
+
+
+def test_genuine_photographs_in_folders(shared_data, tmp_path):
+    root = shared_data / "labels" / "imagenet"
+    counts = {}
+    for split in ("train", "val"):
+        assert (
+            shard(["pack-labels", "imagenet", str(root), "--out", str(tmp_path / split), "-o", f"split={split}"]) == 0
+        )
+        with get_task("probe").open(str(tmp_path / split)) as dataset:
+            counts[split] = len(dataset)
+            assert dataset.manifest.classes == sorted(path.name for path in (root / split).iterdir() if path.is_dir())
+            for index in range(len(dataset)):
+                key, members = dataset.read(index)
+                assert dataset.manifest.classes[decode_label(members["json"])] in key
+                assert centre(members["0.jpg"], 224).shape == (224, 224, 3)
+    assert sum(counts.values()) == 44
