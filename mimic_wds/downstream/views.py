@@ -19,10 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mimic_wds.downstream.tasks.base import View
+from mimic_wds.loading.crops import PADDING
 from mimic_wds.pairs import Image
-
-#: Colour of the padding (MultiMAE).
-GREY = 128
 
 #: Steps of a sliding window, as a share of its side: 341 of 512 pixels (mmsegmentation).
 STRIDE = 2 / 3
@@ -60,7 +58,7 @@ def cut_windows(image: Image, label: NDArray[Any], view: View, size: int, fill: 
     height, width = image.shape[:2]
     if view == "pad":
         shape = _scaled(height, width, size / max(height, width))
-        pixels = np.full((size, size, 3), GREY, np.uint8)
+        pixels = np.full((size, size, 3), PADDING, np.uint8)
         padded = np.full((size, size, *label.shape[2:]), fill, label.dtype)
         pixels[: shape[0], : shape[1]] = _resized(image, shape, smooth=True)
         padded[: shape[0], : shape[1]] = _resized(label, shape, smooth=False)
