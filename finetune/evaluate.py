@@ -87,7 +87,7 @@ def told(account: dict) -> str:
         for score, value in protocol["scores"].items():
             spread = protocol["spread"].get(score)
             bars = f"  [{spread['min']:.4g}, {spread['max']:.4g}], std {spread['std']:.2g}" if spread else ""
-            lines.append(f"  {score:<15}{value:.5g}{bars}")
+            lines.append(f"  {score:<20}{value:.5g}{bars}")
     return "\n".join(lines)
 
 

@@ -10,7 +10,7 @@ Shapes: B pairs, L patches of a view, rows x cols of them; places (x, y) in pixe
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Self, Unpack
+from typing import Unpack
 
 import cv2
 import numpy as np
@@ -31,6 +31,7 @@ from mimic_wds.loading.decoding import decode_rgb
 from mimic_wds.loading.loader import Share
 from mimic_wds.loading.pairs import PairLoader, read_homography
 from mimic_wds.loading.transforms import normalize
+from mimic_wds.models.heads.base import EncoderAndHead
 from mimic_wds.models.heads.encoder import DenseEncoder
 from mimic_wds.pairs import Image
 
@@ -41,28 +42,17 @@ COMPARED, TEMPERATURE = 256, 0.1
 PAIRS_AT_ONCE = 16
 
 
-class FlowModel(nn.Module):
+class FlowModel(EncoderAndHead):
     """Normalised views (B, 3, H, W) twice -> logits (B, L, L): how well patches of view 0 go with those of view 1."""
 
     def __init__(self, encoder: DenseEncoder, dim: int, *, frozen: bool = False) -> None:
-        """Frozen, the encoder gets no gradient and stays in eval mode."""
-        super().__init__()
-        self.encoder = encoder.requires_grad_(not frozen)
-        self.head = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, COMPARED))
+        super().__init__(encoder, nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, COMPARED)), frozen=frozen)
+        self.last = len(encoder.blocks) - 1
         self.log_temperature = nn.Parameter(torch.tensor(TEMPERATURE).log())
-        self.frozen = frozen
-        self.train()
-
-    def train(self, mode: bool = True) -> Self:
-        """As of any module, but a frozen encoder stays in eval mode."""
-        super().train(mode)
-        if self.frozen:
-            self.encoder.eval()
-        return self
 
     def forward(self, image0: Tensor, image1: Tensor) -> Tensor:
         """See the class."""
-        (tokens,) = self.encoder(torch.cat([image0, image1]), [len(self.encoder.blocks) - 1])
+        (tokens,) = self.encoder(torch.cat([image0, image1]), [self.last])
         own, other = F.normalize(self.head(tokens.flatten(2).transpose(1, 2)), dim=-1).chunk(2)
         return own @ other.transpose(1, 2) / self.log_temperature.exp()
 

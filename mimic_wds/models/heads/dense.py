@@ -1,38 +1,22 @@
 """Encoder and head of a dense task as one module."""
 
 import math
-from typing import Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from mimic_wds.models.heads.base import EncoderAndHead
 from mimic_wds.models.heads.convnext import ConvNeXtHead
 from mimic_wds.models.heads.dpt import DPTHead
 from mimic_wds.models.heads.encoder import DenseEncoder
 
 
-class DenseModel(nn.Module):
-    """Normalised images (B, 3, H, W) -> (B, C, H, W), computed from the tokens of some blocks.
-
-    Frozen, the encoder gets no gradient and stays in eval mode, so that stochastic depth does not go on.
-    """
+class DenseModel(EncoderAndHead):
+    """Normalised images (B, 3, H, W) -> (B, C, H, W), computed from the tokens of some blocks."""
 
     def __init__(self, encoder: DenseEncoder, head: DPTHead | ConvNeXtHead, *, frozen: bool = False) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.head = head
-        self.frozen = frozen
+        super().__init__(encoder, head, frozen=frozen)
         self.taken = taken_blocks(len(encoder.blocks)) if isinstance(head, DPTHead) else (len(encoder.blocks) - 1,)
-        if frozen:
-            encoder.requires_grad_(False)
-        self.train()
-
-    def train(self, mode: bool = True) -> Self:
-        """As of any module, but a frozen encoder stays in eval mode."""
-        super().train(mode)
-        if self.frozen:
-            self.encoder.eval()
-        return self
 
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""

@@ -4,12 +4,12 @@ Shapes: B batch, D width of the encoder, J joints; images 256 x 192 give 16 x 12
 """
 
 from collections.abc import Mapping
-from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mimic_wds.models.heads.base import EncoderAndHead
 from mimic_wds.models.heads.encoder import make_blocks
 from mimic_wds.models.heads.positions import resize_table
 from mimic_wds.models.vit import LayerNorm
@@ -105,23 +105,8 @@ class SimpleHead(nn.Module):
         return self.final(F.interpolate(F.relu(x), scale_factor=4, mode="bilinear", align_corners=False))
 
 
-class PoseModel(nn.Module):
+class PoseModel(EncoderAndHead):
     """Encoder and head: normalised images (B, 3, H, W) -> heat maps (B, J, H / 4, W / 4)."""
-
-    def __init__(self, encoder: PoseEncoder, head: ClassicHead | SimpleHead, *, frozen: bool = False) -> None:
-        """Frozen, the encoder gets no gradient and stays in eval mode."""
-        super().__init__()
-        self.encoder = encoder.requires_grad_(not frozen)
-        self.head = head
-        self.frozen = frozen
-        self.train()
-
-    def train(self, mode: bool = True) -> Self:
-        """As of any module, but a frozen encoder stays in eval mode."""
-        super().train(mode)
-        if self.frozen:
-            self.encoder.eval()
-        return self
 
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""
