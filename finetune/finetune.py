@@ -171,11 +171,9 @@ def keep_if_best(output, log, state, model, task, values) -> dict[str, float]:
 
 def same_run(newest: Path, before: FinetuneConfig, config: FinetuneConfig) -> FinetuneConfig:
     """The config of a run that goes on, as it was filled in. Raises ValueError when `config` asks for another run."""
-    filled = {"outputs": before.model.outputs, "class_token": before.model.class_token, "frozen": before.model.frozen}
-    asked = replace(
-        config, model=replace(config.model, **filled), init=before.init, shift=before.shift, unit=before.unit
-    )
-    if asked != before or before.model.frozen < config.model.frozen:
+    model = before.model
+    filled = replace(config.model, outputs=model.outputs, class_token=model.class_token, rotary=model.rotary)
+    if replace(config, model=filled, init=before.init, shift=before.shift, unit=before.unit) != before:
         raise ValueError(f"{newest} was written with other settings; resume with the same config")
     return before
 

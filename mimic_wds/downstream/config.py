@@ -23,6 +23,7 @@ class ModelConfig:
     head: str = ""  #: which of the task's heads (pose: classic, simple; probe: class, mean); "" = the first
     outputs: int = 0  #: channels of the head; 0 = what task and data set say
     class_token: bool = True  #: the encoder of the linear probe has one; filled in from the weights
+    rotary: bool = False  #: the encoder's positions are rotary (CroCo v2), not a table; filled in from the weights
 
     def __post_init__(self) -> None:
         if self.size not in SIZES:

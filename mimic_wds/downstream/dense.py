@@ -42,7 +42,7 @@ class Dense(Task):
     def fill_in(self, config: FinetuneConfig, samples: Dataset, weights: Weights) -> FinetuneConfig:
         """See `Task`."""
         scale = self.dense.fit(first_labels(samples, self.dense))
-        return with_outputs(config, self.dense.outputs(samples.manifest), scale)
+        return with_outputs(config, self.dense.outputs(samples.manifest), weights, scale)
 
     def build(self, config: FinetuneConfig) -> DenseModel:
         """See `Task`."""
@@ -109,6 +109,7 @@ def dense_encoder(config: FinetuneConfig) -> DenseEncoder:
         depth=depth,
         heads=heads,
         drop_path=config.model.drop_path,
+        rotary=config.model.rotary,
     )
     initialise(encoder)
     return encoder

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias, Unpack
 
 import numpy as np
@@ -22,7 +23,7 @@ from mimic_wds.downstream.metrics.bootstrap import Floats, Scores, as_plain, bat
 from mimic_wds.downstream.optimizer import build_adamw
 from mimic_wds.loading.dataset import Dataset
 from mimic_wds.loading.loader import Loader, Share
-from mimic_wds.models.heads.encoder import dense_weights
+from mimic_wds.models.heads.encoder import DenseEncoder, dense_weights, rotary_weights
 
 #: (number of the image, its key, protocol -> what the image adds: statistics (S,), or what else the task scores)
 Row: TypeAlias = tuple[int, str, dict[str, Any]]
@@ -72,7 +73,7 @@ class Task(ABC):
 
     @abstractmethod
     def fill_in(self, config: FinetuneConfig, samples: Dataset, weights: Weights) -> FinetuneConfig:
-        """What data set and pretrained weights (none: random) determine: `model.outputs`, `shift`, `unit`."""
+        """What data set and pretrained weights (none: random) determine: see `with_outputs`."""
 
     @abstractmethod
     def build(self, config: FinetuneConfig) -> nn.Module:
@@ -80,8 +81,9 @@ class Task(ABC):
 
     def encoder_weights(self, model: nn.Module, weights: Weights) -> tuple[dict[str, Tensor], list[str]]:
         """What goes into the model's encoder, strictly, and the names that are left. Raises ValueError if some lack."""
-        rows, cols = model.encoder.pos_embed.shape[-2:]  # type: ignore[union-attr,index]
-        return dense_weights(weights, rows, cols)
+        encoder = model.encoder
+        assert isinstance(encoder, DenseEncoder)
+        return rotary_weights(weights) if encoder.turns else dense_weights(weights, *encoder.grid)
 
     def optimizer(self, model: nn.Module, config: FinetuneConfig) -> Optimizer:
         """AdamW with a rate per layer, unless the task's recipe has another."""
@@ -166,6 +168,13 @@ def scores_under(protocol: Protocol, statistics: Floats) -> dict[str, float]:
     return pooled(statistics, protocol.scores)
 
 
-def with_outputs(config: FinetuneConfig, outputs: int, scale: Scale = Scale()) -> FinetuneConfig:  # noqa: B008
-    """The config with what a data set determines."""
-    return replace(config, model=replace(config.model, outputs=outputs), shift=scale.shift, unit=scale.unit)
+def with_outputs(
+    config: FinetuneConfig,
+    outputs: int,
+    weights: Weights = MappingProxyType({}),
+    scale: Scale = Scale(),  # noqa: B008
+) -> FinetuneConfig:
+    """The config with what a data set and pretrained weights determine."""
+    rotary = bool(weights) and "pos_embed" not in weights
+    model = replace(config.model, outputs=outputs, rotary=rotary)
+    return replace(config, model=model, shift=scale.shift, unit=scale.unit)

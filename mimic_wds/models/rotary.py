@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from timm.layers import Mlp
+from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
 #: Frequencies are BASE ** (-2i / (E / 2)); CroCo v2's files call it RoPE100.
@@ -67,14 +67,15 @@ class RotaryAttention(nn.Module):
 class RotaryBlock(nn.Module):
     """A pre-norm transformer block with rotary self-attention; otherwise that of `vit.block`."""
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, dim: int, heads: int, drop_path: float = 0.0) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
         self.attn = RotaryAttention(dim, heads)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = Mlp(dim, dim * 4)
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
     def forward(self, x: Tensor, by: Rotation) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
-        x = x + self.attn(self.norm1(x), by)
-        return x + self.mlp(self.norm2(x))
+        x = x + self.drop_path(self.attn(self.norm1(x), by))
+        return x + self.drop_path(self.mlp(self.norm2(x)))

@@ -40,7 +40,7 @@ def place(tmp_path_factory):
                      "-o", f"split={split}"])  # fmt: skip
         assert code == 0
     (place / "probe.toml").write_text(
-        'task = "probe"\nmodel = {size = "tiny", depth = 1, image_size = 32}\noptimizer = {lr = 10.0}\n'
+        'task = "probe"\nmodel = {size = "tiny", depth = 1, image_size = 32, frozen = true}\noptimizer = {lr = 10.0}\n'
         "run = {steps = 60, batch = 6, max_device_batch = 6, log_every = 20, evaluate_every = 20}\n"
     )
     return place

@@ -256,3 +256,33 @@ def test_two_processes_score_every_image_once(monkeypatch, place):
     assert one["keys"].tolist() == two["keys"].tolist()
     assert np.array_equal(one["paper"], two["paper"])
     assert (place / "one" / "scores.json").read_text() == (place / "two" / "scores.json").read_text()
+
+
+def test_rotary_encoders_are_finetuned_at_any_size(monkeypatch, capsys, place):
+    """CroCo v2: neither table nor tokens; patch for patch what the pretrained encoder computes."""
+    from mimic_wds.downstream.dense import dense_encoder
+    from mimic_wds.models.build import ModelConfig, build_model
+    from mimic_wds.models.heads.encoder import rotary_weights
+    from mimic_wds.models.published import EXPORTS
+
+    small = {"size": "tiny", "depth": 1, "image_size": 96, "mask_ratio": 0.75, "decoder_dim": 32, "decoder_heads": 2}
+    croco = build_model(ModelConfig(**small, decoder_depth=1, objective="croco", class_token=False, rotary=True))
+    torch.save(EXPORTS["croco"](croco.state_dict()), place / "croco2.pth")
+    assert finetune(monkeypatch, place, "rotary", init=place / "croco2.pth") == 0
+    assert "tensors loaded" in capsys.readouterr().out
+    model, config, _ = load_run(place / "rotary")
+    assert config.model.rotary
+    assert "encoder.pos_embed" not in model.state_dict()
+    assert finetune(monkeypatch, place, "rotary", "--resume", init=place / "croco2.pth") == 0
+
+    wide = read_config(place / "tiny.toml", ["model.image_size=96", "model.rotary=true"])
+    encoder = dense_encoder(wide)
+    encoder.load_state_dict(rotary_weights(croco.state_dict())[0])
+    images = torch.randn(2, 3, 96, 96)
+    with torch.no_grad():
+        (tokens,) = encoder.eval()(images, [0])
+        expected = croco.encode(images)
+        assert torch.allclose(croco.norm(tokens.flatten(2).transpose(1, 2)), expected, atol=1e-5)
+        smaller = dense_encoder(read_config(place / "tiny.toml", ["model.rotary=true"]))  # made for 64 pixels
+        smaller.load_state_dict(encoder.state_dict())
+        assert torch.allclose(smaller.eval()(images, [0])[0], tokens, atol=1e-6)

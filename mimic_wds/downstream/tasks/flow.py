@@ -84,7 +84,7 @@ class Flow(Task):
 
     def fill_in(self, config: FinetuneConfig, samples: Dataset, weights: Weights) -> FinetuneConfig:
         """See `Task`: two numbers, x and y, for each patch."""
-        return with_outputs(config, 2)
+        return with_outputs(config, 2, weights)
 
     def build(self, config: FinetuneConfig) -> FlowModel:
         """See `Task`."""

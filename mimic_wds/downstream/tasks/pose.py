@@ -99,6 +99,8 @@ class Pose(Task):
         if (config.model.image_size, config.model.patch_size) != (INPUT[1], 16):
             raise ValueError(f"pose looks at {INPUT[1]} x {INPUT[0]} pixels: set model.image_size = {INPUT[1]}, and "
                              "leave model.patch_size = 16")  # fmt: skip
+        if weights and "pos_embed" not in weights:
+            raise ValueError(f"--init {config.init}: ViTPose adds positions to its tokens, this encoder's are rotary")
         return with_outputs(config, NUM_JOINTS)
 
     def build(self, config: FinetuneConfig) -> PoseModel:

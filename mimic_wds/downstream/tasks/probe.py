@@ -94,8 +94,10 @@ class Probe(Task):
         has_token = not weights or "cls_token" in weights
         if not has_token and config.model.head != "mean":
             raise ValueError(f'{config.init}: this encoder has no class token: set model.head = "mean"')
-        config = replace(config, model=replace(config.model, class_token=has_token, frozen=True))
-        return with_outputs(config, len(samples.manifest.classes))
+        if not config.model.frozen:
+            raise ValueError("probe looks at a frozen encoder: set model.frozen = true")
+        config = replace(config, model=replace(config.model, class_token=has_token))
+        return with_outputs(config, len(samples.manifest.classes), weights)
 
     def build(self, config: FinetuneConfig) -> LinearProbe:
         """See `Task`. Raises ValueError for an unknown head."""
@@ -110,6 +112,7 @@ class Probe(Task):
             depth=depth,
             heads=heads,
             class_token=config.model.class_token,
+            rotary=config.model.rotary,
         )
         encoder.initialise()
         return LinearProbe(encoder, config.model.outputs, token=head)  # type: ignore[arg-type]
