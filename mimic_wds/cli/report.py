@@ -4,7 +4,7 @@ from pathlib import Path
 
 import tyro
 
-from mimic_wds.cli.console import ProgressLine, say
+from mimic_wds.cli.console import ProgressLine, error, say
 from mimic_wds.looking.report_page import report_page
 from mimic_wds.storage.browse import open_browser
 from mimic_wds.storage.files import atomic_write
@@ -34,7 +34,7 @@ def report(
         anonymous: Send no credentials, for public buckets.
 
     Returns:
-        0
+        0; 3 if the page is written, but samples could not be read
     """
     if samples < 1 or num < 0 or seed < 0:
         raise ValueError(f"--samples must be 1 or more, --num and --seed 0 or more; got {samples}, {num} and {seed}")
@@ -43,10 +43,20 @@ def report(
     if not out.parent.is_dir():
         raise ValueError(f"{out}: there is no folder {out.parent}; make it first")
     browser = open_browser(data_set, endpoint=endpoint, anonymous=anonymous)
+    wanted, read = min(samples, len(browser)), 0
     with ProgressLine("samples read") as line:
-        line.start(min(samples, len(browser)))
-        page = report_page(browser, samples=samples, num=num, seed=seed, note=lambda: line.advance(""))
+        line.start(wanted)
+
+        def note() -> None:
+            nonlocal read
+            read += 1
+            line.advance("")
+
+        page = report_page(browser, samples=samples, num=num, seed=seed, note=note)
     with atomic_write(out) as file:
         file.write(page.encode())
-    say(f"{out}: {len(page) / 1e6:.1f} MB, {min(samples, len(browser)):,} of {len(browser):,} {browser.noun}s read")
-    return 0
+    say(f"{out}: {len(page) / 1e6:.1f} MB, {read:,} of {len(browser):,} {browser.noun}s read")
+    if read == wanted:
+        return 0
+    error(f"{wanted - read:,} of the {wanted:,} {browser.noun}s drawn could not be read: run mimic-shard verify")
+    return 3

@@ -58,9 +58,11 @@ def histogram(
     def across(value: float) -> float:
         return LEFT + (value - low) / ((high - low) or 1) * (WIDTH - LEFT - 16)
 
-    parts = [_axes(low, high, most, across, x_label, unit)]
+    whole = (all(float(edge).is_integer() for edge in edges), True)
+    parts = [_axes(low, high, most, across, x_label, unit, whole=whole)]
     if marked:
-        parts.append(_marked(*(across(min(max(value, low), high)) for value in marked), marked))
+        x0, x1 = (across(min(max(value, low), high)) for value in marked)
+        parts.append(_marked(x0, x1, marked))
     spans = []
     for start, end, count in zip(edges[:-1], edges[1:], counts, strict=True):
         height = count / most * (bottom - TOP)
@@ -140,19 +142,29 @@ def _runs(line: Sequence[tuple[float, float]]) -> list[list[tuple[float, float]]
 
 
 def _axes(
-    low: float, high: float, most: float, across: Callable[[float], float], x_label: str, y_label: str, least: float = 0
+    low: float,
+    high: float,
+    most: float,
+    across: Callable[[float], float],
+    x_label: str,
+    y_label: str,
+    least: float = 0,
+    whole: tuple[bool, bool] = (False, False),
 ) -> Markup:
-    """Both axes with their ticks and names, and thin lines across at the ticks of the upright one."""
+    """Both axes with their ticks and names, and thin lines across at the ticks of the upright one.
+
+    whole: whether the ticks of each axis, x first, are whole numbers only.
+    """
     bottom = HEIGHT - BOTTOM
     line = Markup('<line x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}" stroke="currentColor" stroke-opacity="{}"/>')
     text = Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>')
     parts = [line.format(LEFT, bottom, WIDTH - 16, bottom, 1), line.format(LEFT, TOP, LEFT, bottom, 1)]
-    for x in ticks(low, high):
+    for x in ticks(low, high, whole[0]):
         parts += [
             line.format(across(x), bottom, across(x), bottom + 4, 1),
             text.format(across(x), bottom + 18, "middle", _number(x)),
         ]
-    for value in ticks(least, most):
+    for value in ticks(least, most, whole[1]):
         y = bottom - (value - least) / ((most - least) or 1) * (bottom - TOP)
         parts += [line.format(LEFT, y, WIDTH - 16, y, 0.2), text.format(LEFT - 6, y + 4, "end", _number(value))]
     upright = Markup('<text transform="translate(12 {:.1f}) rotate(-90)" text-anchor="middle">{}</text>')
@@ -163,11 +175,11 @@ def _axes(
     return Markup("").join(parts)
 
 
-def ticks(low: float, high: float) -> list[float]:
-    """At most TICKS round numbers from low to high: multiples of 1, 2 or 5 times a power of ten."""
+def ticks(low: float, high: float, whole: bool = False) -> list[float]:
+    """At most TICKS round numbers from low to high: multiples of 1, 2 or 5 times a power of ten, maybe whole only."""
     if not high > low:
         return [low]
-    least = (high - low) / (TICKS - 1)
+    least = max((high - low) / (TICKS - 1), 1.0 if whole else 0.0)
     power = 10.0 ** math.floor(math.log10(least))
     step = next(power * factor for factor in (1, 2, 5, 10, 20) if power * factor >= least)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)

@@ -27,6 +27,9 @@ ENOUGH = 8
 #: Mean grey level (0 to 255) below which a view is all but black, whatever its source looks like.
 NEAR_BLACK = 12.0
 
+#: Bins of a histogram of whole numbers at least, so that a single value is a bar and not a block.
+FEWEST = 5
+
 #: What can be odd about a view, the worst first.
 KINDS = ("all but black", "dark", "bright", "blurred or bare")
 
@@ -94,7 +97,7 @@ def look_at(number: int, sample: Sample) -> Looked:
 
 
 def outliers(looks: Iterable[Looked]) -> list[Outlier]:
-    """Samples with a view that is all but black, or darker, brighter or blurrier than others of its source, worst first.
+    """Samples with a view that is all but black, or darker, brighter or blurrier than others of its source, by KINDS.
 
     Darker or brighter: beyond the quartiles of the source by WHISKER times their distance. Blurrier: the same on the
     logarithm of the sharpness, downwards only. Needs ENOUGH samples of a source.
@@ -164,8 +167,9 @@ def binned(values: Sequence[float], bins: int = 20) -> tuple[list[float], list[i
 
 
 def binned_whole(values: Sequence[int], bins: int = 20) -> tuple[list[float], list[int]]:
-    """The same of whole numbers: at most `bins` bins, edges are whole and equally far apart; the last value is inside."""
-    low, high = min(values), max(values)
+    """The same of whole numbers: at most `bins` bins with whole edges; a bin holds its lower edge, not its upper."""
+    low = min(values)
+    high = max(*values, low + min(bins, FEWEST) - 1)
     width = (high - low) // bins + 1
     edges = np.arange(low, high + width + 1, width)
     return edges.astype(float).tolist(), np.histogram(values, edges)[0].tolist()

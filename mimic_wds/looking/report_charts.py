@@ -90,14 +90,15 @@ def of_scenes(browser: Browser) -> dict[str, object]:
         f"{manifest.kind} of a scene",
         unit="scenes",
     )
-    told = f"{len(counts):,} scenes with {manifest.kind}; {manifest.kind} per scene: {_spread(counts)}"
+    noun = "scene" if len(counts) == 1 else "scenes"
+    told = f"{len(counts):,} {noun} with {manifest.kind}; {manifest.kind} per scene: {_spread(counts)}"
     return {**values, "scenes_chart": chart, "scenes_told": told, "largest_table": _largest(scenes, manifest)}
 
 
 def _largest(scenes: Scenes, manifest: Manifest) -> Markup:
     """The scenes with the most samples."""
     order = np.argsort(-scenes.count, kind="stable")[:LARGEST].tolist()
-    rows = [(scenes.sources[i], scenes.names[i], int(scenes.count[i])) for i in order]
+    rows = [(scenes.source[i], scenes.scene[i], int(scenes.count[i])) for i in order]
     return table(["source", "scene", manifest.kind], rows, f"Scenes with the most {manifest.kind}")
 
 
@@ -109,11 +110,15 @@ def of_light(looks: Sequence[Looked], odd: Sequence[Outlier]) -> dict[str, objec
     head = ["source", "samples", "median grey level", "median Laplacian variance", *KINDS]
     rows = [(each.look.key, each.look.source, each.kind, each.why) for each in odd[:MOST_ROWS]]
     return {
-        "brightness_chart": histogram("Brightness", edges.tolist(), counts.tolist(), "mean grey level", unit="views"),
+        "brightness_chart": histogram("Brightness", edges.tolist(), counts.tolist(), "mean grey level", unit="views")
+        if bright
+        else "",
         "sharpness_chart": histogram("Sharpness", *report.binned(sharp), "log10 of Laplacian variance", unit="views")
         if sharp
         else "",
-        "light_table": table(head, report.light(looks, odd), "Views by source, and outliers among the samples"),
+        "light_table": table(head, report.light(looks, odd), "Views by source, and outliers among the samples")
+        if looks
+        else "",
         "outliers_table": table(["sample", "source", "kind", "why"], rows) if rows else "",
     }
 

@@ -75,7 +75,7 @@ def _fitting(jpeg: bytes) -> bytes:
 
 
 def _warped(image0: Image, H: NDArray[np.float64], size: tuple[int, int]) -> bytes:
-    """View 0 in the frame of view 1 as WebP, transparent where it does not reach; what is behind the camera is left out."""
+    """View 0 in the frame of view 1 as WebP, transparent where it does not reach; without what is behind the camera."""
     height, width = size
     w = H[2, 0] * np.arange(width) + H[2, 1] * np.arange(height)[:, None] + H[2, 2]
     before = w * np.sign(w.sum()) > 0  # a homography is known up to its sign; most of the frame is before the camera
