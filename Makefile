@@ -3,7 +3,7 @@ VENV   := .venv
 PYTHON := $(VENV)/bin/python
 BASE   ?= python3
 
-.PHONY: help install format check test demo clean
+.PHONY: help install format check test demo tour clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/'
@@ -24,8 +24,11 @@ test: check  ## everything that must hold: lint, types, tests
 demo: $(VENV)/.demo  ## from a video to a pretrained encoder, in about five minutes
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" sh tools/demo.sh
 
+tour: $(VENV)/.demo  ## pretrain, finetune and report on rendered houses, in under an hour
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" OMP_NUM_THREADS=1 $(PYTHON) tools/tour.py
+
 clean:  ## remove what the demo and the tests wrote (not .venv)
-	rm -rf shards/demo runs/demo runs/demo-input .pytest_cache .mypy_cache .ruff_cache build *.egg-info
+	rm -rf shards/demo runs/demo runs/demo-input runs/tour .pytest_cache .mypy_cache .ruff_cache build *.egg-info
 
 $(VENV)/bin/python:
 	@$(BASE) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -21,6 +21,7 @@ class ModelConfig:
     drop_path: float = 0.0
     frozen: bool = False  #: train the head only
     head: str = ""  #: which of the task's heads (pose: classic, simple; probe: class, mean); "" = the first
+    head_scale: float = 1.0  #: widths of a dense head, as a share of the published: for small machines
     outputs: int = 0  #: channels of the head; 0 = what task and data set say
     class_token: bool = True  #: the encoder of the linear probe has one; filled in from the weights
     rotary: bool = False  #: the encoder's positions are rotary (CroCo v2), not a table; filled in from the weights
@@ -30,6 +31,8 @@ class ModelConfig:
             raise ValueError(f"model.size = {self.size!r} is unknown; known: {', '.join(SIZES)}")
         if self.image_size % self.patch_size:
             raise ValueError(f"model.image_size = {self.image_size} must be a multiple of model.patch_size")
+        if not 0 < self.head_scale <= 4:
+            raise ValueError(f"model.head_scale must be above 0 and at most 4, got {self.head_scale}")
         if not 0 <= self.drop_path < 1 or self.depth < 0:
             raise ValueError("model.drop_path must lie in [0, 1) and model.depth must not be negative")
 

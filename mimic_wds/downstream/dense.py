@@ -48,7 +48,8 @@ class Dense(Task):
         """See `Task`."""
         assert config.model.outputs > 0
         encoder = dense_encoder(config)
-        head = self.dense.head(config.model.outputs, config.model.shape[0], config.model.patch_size)
+        model = config.model
+        head = self.dense.head(model.outputs, model.shape[0], model.patch_size, model.head_scale)
         two = 2 * config.model.patch_size
         if isinstance(head, DPTHead) and config.model.image_size % two:
             raise ValueError(

@@ -37,7 +37,7 @@ class DenseTask:
     name: str
     label: Part  #: the map that is learned
     outputs: Callable[[Manifest], int]  #: C, from what the data set says of itself
-    head: Callable[[int, int, int], nn.Module]  #: (outputs, width of the encoder, patch size) -> head
+    head: Callable[[int, int, int, float], nn.Module]  #: (outputs, encoder's width, patch size, scale) -> head
     loss: Callable[[Tensor, Tensor, Scale], Tensor]  #: (prediction (B, C, H, W), labels (B, H, W, ...), scale) -> ()
     finish: Callable[[Tensor, Scale], NDArray[Any]]  #: prediction (C, H, W) -> what `statistics` take, (H, W, ...)
     fill: int  #: what pads a label

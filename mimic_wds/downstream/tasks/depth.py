@@ -62,7 +62,7 @@ DEPTH = DenseTask(
     name="depth",
     label=Part(member="0.depth.png", decode=decode_depth, is_picture=True),
     outputs=lambda manifest: 1,
-    head=lambda outputs, dim, patch: DPTHead(outputs, dim=dim),
+    head=lambda outputs, dim, patch, scale: DPTHead.scaled(outputs, dim=dim, scale=scale),
     loss=loss,
     finish=finish,
     fill=0,

@@ -70,7 +70,7 @@ NORMALS = DenseTask(
     name="normals",
     label=Part(member="0.normal.png", decode=decode, is_picture=True, mirror=mirror, shape=(3,), dtype=np.uint8),
     outputs=lambda manifest: 3,
-    head=lambda outputs, dim, patch: DPTHead(outputs, dim=dim),
+    head=lambda outputs, dim, patch, scale: DPTHead.scaled(outputs, dim=dim, scale=scale),
     loss=loss,
     finish=finish,
     fill=0,

@@ -55,7 +55,7 @@ SEGMENTATION = DenseTask(
     name="segmentation",
     label=Part(member="0.semseg.png", decode=decode, is_picture=True, dtype=np.uint8, fill=255),
     outputs=outputs,
-    head=lambda classes, dim, patch: ConvNeXtHead(classes, dim=dim, patch_size=patch),
+    head=lambda classes, dim, patch, scale: ConvNeXtHead.scaled(classes, dim=dim, patch_size=patch, scale=scale),
     loss=loss,
     finish=finish,
     fill=255,

@@ -4,6 +4,7 @@ Shapes: B batch, D width of the encoder, E = 16 * c width of the opened tokens, 
 """
 
 from collections.abc import Sequence
+from typing import Self
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,6 +17,11 @@ CELLS = 4
 
 class ConvNeXtHead(nn.Module):
     """From the last block's tokens to K logits for every pixel."""
+
+    @classmethod
+    def scaled(cls, classes: int, *, dim: int, patch_size: int, scale: float) -> Self:
+        """With all widths a share of the published; 1 = as published."""
+        return cls(classes, dim=dim, embed=CELLS**2 * max(1, round(scale * 384)), patch_size=patch_size)
 
     def __init__(
         self, classes: int, *, dim: int = 768, embed: int = 6144, depth: int = 4, patch_size: int = 16

@@ -6,6 +6,7 @@ Shapes: B batch, D width of the encoder, F features, C channels of the output; m
 """
 
 from collections.abc import Sequence
+from typing import Self
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,6 +19,12 @@ class DPTHead(nn.Module):
     exist, as in the published models, and never get a gradient. Processes that train together must be told
     (`find_unused_parameters`).
     """
+
+    @classmethod
+    def scaled(cls, channels: int, *, dim: int, scale: float) -> Self:
+        """With all widths a share of the published; 1 = as published."""
+        widths = [max(1, round(scale * width)) for width in (96, 192, 384, 768)]
+        return cls(channels, dim=dim, widths=widths, features=2 * max(1, round(scale * 128)))
 
     def __init__(
         self, channels: int, *, dim: int = 768, widths: Sequence[int] = (96, 192, 384, 768), features: int = 256
