@@ -13,6 +13,7 @@ from mimic_wds.cli.card import card
 from mimic_wds.cli.cat import cat
 from mimic_wds.cli.console import error
 from mimic_wds.cli.dedup import dedup
+from mimic_wds.cli.explain import explain
 from mimic_wds.cli.extend import extend
 from mimic_wds.cli.filter import filter_
 from mimic_wds.cli.import_ import import_
@@ -41,6 +42,7 @@ VERBS: dict[str, Callable[..., int]] = {
     "card": card,
     "cat": cat,
     "dedup": dedup,
+    "explain": explain,
     "extend": extend,
     "filter": filter_,
     "import": import_,
