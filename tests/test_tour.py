@@ -100,6 +100,78 @@ def test_a_folder_that_is_there_is_gone_on_with(tmp_path):
         (tmp_path / "shards").mkdir(exist_ok=True)
 
 
+def test_larger_models_are_the_same_in_pretraining_and_finetuning():
+    def settings(budget, script):
+        commands = [c for phase in tour.plan("OUT", budget) for s in phase for c in s.commands if script in c]
+        return {tuple(word for word in command if word.startswith("model.")) for command in commands}
+
+    scripts = ("train/pretrain.py", "finetune/finetune.py", "finetune/fewshot.py")
+    assert [settings(1.0, script) for script in scripts] == [{()}] * 3
+    assert [settings(8.0, script) for script in scripts] == [{("model.size=small", "model.depth=12")}] * 3
+
+
+def test_settings_fit_the_configs():
+    from mimic_wds.downstream.config import read_config as read_finetuning
+    from mimic_wds.training.config import read_config as read_pretraining
+
+    commands = [c for phase in tour.plan("OUT", 8.0) for s in phase for c in s.commands]
+    read = {"train/pretrain.py": read_pretraining, "finetune/finetune.py": read_finetuning}
+    configs = [
+        read[command[1]](ROOT / command[2], [word for flag, word in itertools.pairwise(command) if flag == "--set"])
+        for command in commands
+        if command[1] in read
+    ]
+    assert len(configs) == 2 + 27
+    assert {(config.model.size, config.model.depth) for config in configs} == {("small", 12)}
+
+
+def test_a_folder_belongs_to_one_budget(tmp_path, monkeypatch, capsys):
+    with tour.begun(tmp_path, 1.0):
+        pass
+    monkeypatch.setattr(sys, "argv", ["tour.py", "--out", str(tmp_path), "--budget", "2"])
+    assert tour.main() == 2
+    assert "--budget 1.0, not 2" in capsys.readouterr().err
+
+
+def test_a_step_that_outlives_a_killed_tour_keeps_others_out(tmp_path):
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT / 'tools')!r}); import tour; from pathlib import Path; "
+        f"out = Path({str(tmp_path)!r}); "
+        "step = tour.Step('long', ((sys.executable, '-c', 'import time; time.sleep(60)'),))\n"
+        "with tour.begun(out, 1.0) as lock: tour.run_phase(out, [step], 1, lock)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdout.readline().startswith(b"$ ")
+        time.sleep(0.5)
+        process.kill()
+        process.wait(timeout=20)
+        with pytest.raises(OSError, match="step that one has left behind"), tour.begun(tmp_path, 1.0):
+            pass
+        os.killpg(process.pid, signal.SIGKILL)
+    wait_until(lambda: free(tmp_path))
+    assert not (tmp_path / "done" / "long").exists()
+
+
+def free(folder):
+    try:
+        with tour.begun(folder, 1.0):
+            return True
+    except OSError:
+        return False
+
+
+def wait_until(holds, seconds=20.0):
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_programs_of_this_python_are_found_without_a_path(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert tour.run_step(tmp_path, tour.Step("version", (("mimic-shard", "--help"),))) == 0
+
+
 def test_ctrl_c_is_130(tmp_path):
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT / 'tools')!r}); import tour; from pathlib import Path; "

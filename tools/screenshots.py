@@ -25,6 +25,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from mimic_wds.cli.explain import explain
 from mimic_wds.looking.report_page import report_page
 from mimic_wds.looking.viewer import ViewerServer
 from mimic_wds.looking.viewer_data import Viewed
@@ -110,7 +111,27 @@ def serve_viewer(browser: Browser) -> Iterator[str]:
             thread.join()
 
 
+@contextmanager
+def serve_explained(browser: Browser) -> Iterator[str]:
+    """Why the first pair of the data set was kept, from its two views as they are stored."""
+    members = [browser.read(0)[1][name] for name in ("0.jpg", "1.jpg")]
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / name for name in ("view0.jpg", "view1.jpg")]
+        for path, data in zip(paths, members, strict=True):
+            path.write_bytes(data)
+        page = Path(folder) / "explain.html"
+        explain(tuple(map(str, paths)), out=page)
+        yield page.as_uri()
+
+
 PAGES = {
+    "explain": Page(
+        serve=serve_explained,
+        shots=[
+            Shot(name="explain-matches.jpg", around=("h1", ".step:nth-of-type(3)"), most_height=2000, width=760),
+            Shot(name="explain-votes.jpg", around=(".step:nth-of-type(5)",), width=760),
+        ],
+    ),
     "report": Page(
         serve=serve_report,
         shots=[

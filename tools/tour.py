@@ -2,7 +2,7 @@
 """The whole chain for real, without licensed data: from houses to a report on what pretraining was good for.
 
     make tour                                  (2 cores: under an hour)
-    python tools/tour.py --out runs/tour --budget 8 --jobs 1        (a GPU: more views, more steps)
+    python tools/tour.py --out runs/tour --budget 8 --jobs 1        (a GPU: more views and steps, larger models)
 
 Furnished houses are rendered: walks through six of them as videos, from which pairs are mined; views of three of those
 with depth, normals and named parts, to finetune on; and the same of a mirrored house with other wallpapers, to score
@@ -10,10 +10,13 @@ on. CroCo and MAE are pretrained on the pairs. Depth, normals and segmentation a
 CroCo: with all images and the encoder finetuned, three seeds each, and from few with a frozen encoder, five seeds each.
 
 Every step is a command that is printed, with its output in OUT/logs. Steps that are done are not done again: after an
-interruption, call it again. Exit codes: 0 done, 1 a step failed, 2 wrong arguments, 130 interrupted.
+interruption, call it again. The table at the end is also in OUT/table.txt; docs/tour.md explains it.
+Exit codes: 0 done, 1 a step failed, 2 wrong arguments, 130 interrupted.
 """
 
 import argparse
+import fcntl
+import itertools
 import json
 import os
 import shlex
@@ -22,13 +25,14 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from mimic_wds.downstream.fewshot import mean_and_deviation
 from mimic_wds.storage.files import atomic_write
 
-DONE, FAILED, INTERRUPTED = 0, 1, 130
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 ROOT = Path(__file__).resolve().parents[1]
 
 TASKS, INITS = ("depth", "normals", "segmentation"), ("random", "mae", "croco")
@@ -50,29 +54,65 @@ class Step:
 
 def plan(out: str, budget: float) -> list[list[Step]]:
     """Phases; the steps of one do not need each other."""
-    return [_scenes(out, budget), _data(out, budget), _pretraining(out, budget), _finetuning(out, budget), _end(out)]
+    tuned = [_finetuning(out, budget), _few_shot(out, budget)]
+    return [_scenes(out, budget), _data(out, budget), _pretraining(out, budget), *tuned, _end(out)]
 
 
 def main() -> int:
-    """Run what is not done; returns the exit code."""
+    """Take the folder, run what is not done, show the table; returns the exit code."""
     args = parse_args()
-    phases = plan(str(args.out), args.budget)
+    try:
+        with begun(args.out, args.budget) as lock:
+            code = run_all(args.out, plan(str(args.out), args.budget), args.jobs, lock)
+    except (ValueError, OSError) as error:
+        print(f"tour: {error}", file=sys.stderr)
+        return USAGE if isinstance(error, ValueError) else FAILED
+    if code == DONE:
+        found = table(args.out)
+        with atomic_write(args.out / "table.txt") as file:
+            file.write(found.encode() + b"\n")
+        print(f"\n{found}\nreport  {args.out / 'report.md'}")
+    return code
+
+
+@contextmanager
+def begun(out: Path, budget: float) -> Iterator[int]:
+    """A tour in `out`, one at a time; yields the lock, which steps inherit: they may outlive a tour that is killed.
+
+    Raises ValueError when `out` holds a tour with another budget, OSError when another tour or a step of it still runs.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "lock").open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OSError(f"another tour, or a step that one has left behind, runs in {out}: wait for it") from None
+        before = out / "budget"
+        if before.is_file() and float(before.read_text()) != budget:
+            said = before.read_text().strip()
+            raise ValueError(f"{out} holds a tour with --budget {said}, not {budget:g}: choose another --out")
+        with atomic_write(before) as file:
+            file.write(f"{budget!r}\n".encode())
+        yield lock.fileno()
+
+
+def run_all(out: Path, phases: Sequence[Sequence[Step]], jobs: int, lock: int) -> int:
+    """All phases, without the steps that are done; stops at the first that fails. Returns the exit code."""
     for number, steps in enumerate(phases, 1):
-        waiting = [step for step in steps if not marker(args.out, step).is_file()]
+        waiting = [step for step in steps if not marker(out, step).is_file()]
         print(f"\n== {number}/{len(phases)}  {len(steps)} steps, {len(steps) - len(waiting)} done already", flush=True)
-        if code := run_phase(args.out, waiting, args.jobs):
+        if code := run_phase(out, waiting, jobs, lock):
             return code
-    print(f"\n{table(args.out)}\nreport  {args.out / 'report.md'}")
     return DONE
 
 
-def run_phase(out: Path, steps: Sequence[Step], jobs: int) -> int:
+def run_phase(out: Path, steps: Sequence[Step], jobs: int, lock: int | None = None) -> int:
     """Some steps, `jobs` at a time; after a failure no further ones begin. Returns the exit code."""
     codes: list[int] = []
 
     def work(step: Step) -> None:
         if not any(codes):
-            codes.append(run_step(out, step))
+            codes.append(run_step(out, step, lock))
 
     pool = ThreadPoolExecutor(jobs)
     try:
@@ -84,8 +124,10 @@ def run_phase(out: Path, steps: Sequence[Step], jobs: int) -> int:
     return next(filter(None, codes), DONE)
 
 
-def run_step(out: Path, step: Step) -> int:
+def run_step(out: Path, step: Step, lock: int | None = None) -> int:
     """One step; its marker is written when all of it is done. Returns the exit code."""
+    found = {**os.environ, "PATH": os.pathsep.join((str(Path(PYTHON).parent), os.environ.get("PATH", os.defpath)))}
+    inherited = () if lock is None else (lock,)
     log = out / "logs" / f"{step.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     resume = bool(step.resumes) and Path(step.resumes).exists()
@@ -94,7 +136,9 @@ def run_step(out: Path, step: Step) -> int:
         full = [*command, "--resume"] if resume and number == 0 else [*command]
         print(f"$ {shlex.join(full)}", flush=True)
         with log.open("ab") as file:
-            code = subprocess.run(full, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+            code = subprocess.run(
+                full, cwd=ROOT, env=found, stdout=file, stderr=subprocess.STDOUT, pass_fds=inherited, check=False
+            ).returncode
         if code:
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
             print(f"{tail}\ntour: {step.name} ended with {code}; all it said: {log}", file=sys.stderr, flush=True)
@@ -173,35 +217,50 @@ def _pretraining(out: str, budget: float) -> list[Step]:
     for name in ("mae", "croco"):
         run = (PYTHON, "train/pretrain.py", f"train/configs/small_{name}.toml", "--data", f"{out}/pairs")
         run += ("--look-at", f"{out}/held-pairs", "--output", f"{out}/{name}", "--resume")
-        run += ("--epochs", f"{16 * budget:.0f}")
+        run += ("--epochs", f"{16 * budget:.0f}", *_sets(*_model(budget)))
         look = (PYTHON, "finetune/reconstruction.py", f"{out}/{name}", "--data", f"{out}/held-pairs", "--images", "100")
         steps.append(Step(f"pretrain-{name}", (run, (*look, "--output", f"{out}/{name}/held"))))
     return steps
 
 
 def _finetuning(out: str, budget: float) -> list[Step]:
-    """All images with the encoder finetuned, and few with a frozen one."""
+    """All images with the encoder finetuned, scored on the house that nothing was learned from."""
     steps = []
-    data, shots = ("--data", f"{out}/labels"), ("2", "8", "32") if budget >= 2 else ("8",)
-    for task in TASKS:
-        for init in INITS:
-            start = ("--init", init if init == "random" else f"{out}/{init}")
-            for seed in range(SEEDS):
-                output = f"{out}/full/{task}-{init}/seed-{seed}"
-                run = (PYTHON, "finetune/finetune.py", "finetune/configs/tour.toml", *data, *start, "--output", output)
-                run += ("--resume", *_sets(f"task={task}", f"run.seed={seed}", f"run.steps={60 * budget:.0f}"))
-                score = (PYTHON, "finetune/evaluate.py", output, "--data", f"{out}/test-labels", "--bootstrap", "100")
-                steps.append(Step(f"full-{task}-{init}-{seed}", (run, score)))
-            few = (PYTHON, "finetune/fewshot.py", "finetune/configs/tour.toml", *data, *start)
-            few += ("--test", f"{out}/test-labels", "--output", f"{out}/few/{task}-{init}", "--seeds", str(FEW_SEEDS))
-            few += ("--shots", *shots, *_sets(f"task={task}", f"run.steps={40 * budget:.0f}"))
-            steps.append(Step(f"few-{task}-{init}", (few,)))
+    for task, init, seed in itertools.product(TASKS, INITS, range(SEEDS)):
+        output = f"{out}/full/{task}-{init}/seed-{seed}"
+        run = (PYTHON, "finetune/finetune.py", *_from(out, init), "--output", output, "--resume")
+        run += _sets(f"task={task}", f"run.seed={seed}", f"run.steps={60 * budget:.0f}", *_model(budget))
+        score = (PYTHON, "finetune/evaluate.py", output, "--data", f"{out}/test-labels", "--bootstrap", "100")
+        steps.append(Step(f"full-{task}-{init}-{seed}", (run, score)))
     return steps
+
+
+def _few_shot(out: str, budget: float) -> list[Step]:
+    """Few images with a frozen encoder, other ones for every seed."""
+    shots = ("2", "8", "32") if budget >= 2 else ("8",)
+    steps = []
+    for task, init in itertools.product(TASKS, INITS):
+        run = (PYTHON, "finetune/fewshot.py", *_from(out, init), "--test", f"{out}/test-labels")
+        run += ("--output", f"{out}/few/{task}-{init}", "--seeds", str(FEW_SEEDS), "--shots", *shots)
+        run += _sets(f"task={task}", f"run.steps={40 * budget:.0f}", *_model(budget))
+        steps.append(Step(f"few-{task}-{init}", (run,)))
+    return steps
+
+
+def _from(out: str, init: str) -> tuple[str, ...]:
+    """Config, data and first weights of finetuning."""
+    weights = init if init == "random" else f"{out}/{init}"
+    return ("finetune/configs/tour.toml", "--data", f"{out}/labels", "--init", weights)
 
 
 def _end(out: str) -> list[Step]:
     folders = (f"{out}/full", f"{out}/few", f"{out}/mae/held", f"{out}/croco/held")
     return [Step("report", ((PYTHON, "finetune/report.py", *folders, "--output", f"{out}/report.md"),))]
+
+
+def _model(budget: float) -> tuple[str, ...]:
+    """Settings of a larger encoder, 22 M parameters, for budgets that are meant for a GPU."""
+    return ("model.size=small", "model.depth=12") if budget >= 8 else ()
 
 
 def _sets(*assignments: str) -> tuple[str, ...]:
