@@ -1,10 +1,10 @@
 """From a video to a trained model, by the commands a user types."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
+import processes
 import pytest
 from videos import write_pan
 
@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def run(*command: object) -> str:
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, cwd=ROOT)
+    done = processes.run(command, cwd=ROOT)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 

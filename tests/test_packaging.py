@@ -27,6 +27,7 @@ def test_core_install_is_light():
         "tyro",
         "rich",
         "msgspec",
+        "jinja2",
     }
 
 

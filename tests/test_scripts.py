@@ -1,10 +1,10 @@
 """Every script answers --help, and every config is one that the trainer can read."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from processes import run
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted([*ROOT.glob("train/*.py"), *ROOT.glob("finetune/*.py"), *ROOT.glob("tools/*.py")])
@@ -12,7 +12,7 @@ SCRIPTS = sorted([*ROOT.glob("train/*.py"), *ROOT.glob("finetune/*.py"), *ROOT.g
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.name)
 def test_help(script):
-    done = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=False, cwd=ROOT)
+    done = run([sys.executable, script, "--help"], cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert script.name in done.stdout
 

@@ -5,64 +5,41 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 finished but incomplete, 130 interrupte
 
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 
 import tyro
 
-from mimic_wds.cli.build import build
-from mimic_wds.cli.card import card
-from mimic_wds.cli.cat import cat
 from mimic_wds.cli.console import error
-from mimic_wds.cli.dedup import dedup
-from mimic_wds.cli.explain import explain
-from mimic_wds.cli.extend import extend
-from mimic_wds.cli.filter import filter_
-from mimic_wds.cli.import_ import import_
-from mimic_wds.cli.info import info
-from mimic_wds.cli.ls import ls
-from mimic_wds.cli.merge import merge
-from mimic_wds.cli.pack_labels import pack_labels
-from mimic_wds.cli.plan import plan
-from mimic_wds.cli.pull import pull
-from mimic_wds.cli.push import push
-from mimic_wds.cli.render_labels import render_labels
-from mimic_wds.cli.repair import repair
-from mimic_wds.cli.report import report
-from mimic_wds.cli.reshard import reshard
-from mimic_wds.cli.sample import sample
-from mimic_wds.cli.show import show
-from mimic_wds.cli.sources import sources
-from mimic_wds.cli.split import split
-from mimic_wds.cli.verify import verify
-from mimic_wds.cli.view import view
 
 DONE, FAILED, USAGE, INCOMPLETE, INTERRUPTED = 0, 1, 2, 3, 130
 
-VERBS: dict[str, Callable[..., int]] = {
-    "build": build,
-    "card": card,
-    "cat": cat,
-    "dedup": dedup,
-    "explain": explain,
-    "extend": extend,
-    "filter": filter_,
-    "import": import_,
-    "info": info,
-    "ls": ls,
-    "merge": merge,
-    "pack-labels": pack_labels,
-    "plan": plan,
-    "pull": pull,
-    "push": push,
-    "render-labels": render_labels,
-    "repair": repair,
-    "report": report,
-    "reshard": reshard,
-    "sample": sample,
-    "show": show,
-    "sources": sources,
-    "split": split,
-    "verify": verify,
-    "view": view,
+#: Where the function of each verb is. Only that of the verb asked for is imported, so that commands start at once.
+VERBS: dict[str, str] = {
+    "build": "mimic_wds.cli.build:build",
+    "card": "mimic_wds.cli.card:card",
+    "cat": "mimic_wds.cli.cat:cat",
+    "dedup": "mimic_wds.cli.dedup:dedup",
+    "explain": "mimic_wds.cli.explain:explain",
+    "extend": "mimic_wds.cli.extend:extend",
+    "filter": "mimic_wds.cli.filter:filter_",
+    "import": "mimic_wds.cli.import_:import_",
+    "info": "mimic_wds.cli.info:info",
+    "ls": "mimic_wds.cli.ls:ls",
+    "merge": "mimic_wds.cli.merge:merge",
+    "pack-labels": "mimic_wds.cli.pack_labels:pack_labels",
+    "plan": "mimic_wds.cli.plan:plan",
+    "pull": "mimic_wds.cli.pull:pull",
+    "push": "mimic_wds.cli.push:push",
+    "render-labels": "mimic_wds.cli.render_labels:render_labels",
+    "repair": "mimic_wds.cli.repair:repair",
+    "report": "mimic_wds.cli.report:report",
+    "reshard": "mimic_wds.cli.reshard:reshard",
+    "sample": "mimic_wds.cli.sample:sample",
+    "show": "mimic_wds.cli.show:show",
+    "sources": "mimic_wds.cli.sources:sources",
+    "split": "mimic_wds.cli.split:split",
+    "verify": "mimic_wds.cli.verify:verify",
+    "view": "mimic_wds.cli.view:view",
 }
 
 
@@ -73,12 +50,15 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def run(args: Sequence[str] | None = None) -> int:
     """Run `mimic-shard` with `args` (default: the command line's) and return its exit code."""
+    words = list(sys.argv[1:] if args is None else args)
     try:
+        if words and words[0] in VERBS:
+            return tyro.cli(_function(words[0]), prog=f"mimic-shard {words[0]}", args=words[1:])
         return tyro.extras.subcommand_cli_from_dict(
-            VERBS,
+            {verb: _function(verb) for verb in VERBS},
             prog="mimic-shard",
             description="Mine pairs of views, pack them in shards, and look after those.",
-            args=args,
+            args=words,
         )
     except ValueError as wrong:
         error(str(wrong))
@@ -89,6 +69,12 @@ def run(args: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         error("interrupted")
         return INTERRUPTED
+
+
+def _function(verb: str) -> Callable[..., int]:
+    module, _, name = VERBS[verb].partition(":")
+    found: Callable[..., int] = getattr(import_module(module), name)
+    return found
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ GAP = 8  # pixels between the parts
 CAPTION = 18  # pixels for the line of text above a sample
 CANVAS = (224, 672)  # (height, width) in pixels that a single image is fitted into, under a caption as long as a pair's
 TINT = 0.45  # weight of the colour over the picture
+LEFT, MIDDLE, RIGHT = (np.array(colour, float) for colour in ((0, 70, 220), (230, 50, 150), (255, 205, 0)))
+DARKER = 0.6  # how much darker the last row would be, one below it
 
 
 def pair_picture(sample: PairSample) -> Image:
@@ -61,10 +63,14 @@ def _captioned(content: Image, sample: Sample) -> Image:
 
 
 def patch_colours(rows: int, cols: int) -> NDArray[np.uint8]:
-    """(rows * cols, 3) RGB: hue runs along the columns, brightness down the rows, so neighbours look alike."""
+    """(rows * cols, 3) RGB: from blue over magenta to yellow along the columns, darker down the rows.
+
+    Neighbours look alike, and eyes that cannot tell red from green still see blue, grey and yellow. `assets/view.js` has the same.
+    """
     row, col = np.divmod(np.arange(rows * cols), cols)
-    hsv = np.stack([col * 180 / cols, np.full(rows * cols, 255), 255 - row * 155 / rows], axis=1)
-    return np.asarray(cv2.cvtColor(hsv.astype(np.uint8)[None], cv2.COLOR_HSV2RGB)[0], np.uint8)
+    along = np.interp(col, (0, (cols - 1) / 2, max(cols - 1, 1)), (0, 1, 2))[:, None]
+    colours = np.where(along < 1, LEFT + along * (MIDDLE - LEFT), MIDDLE + (along - 1) * (RIGHT - MIDDLE))
+    return np.rint(colours * (1 - DARKER * row / rows)[:, None]).astype(np.uint8)
 
 
 def tint(image: Image, colour_of: NDArray[np.integer], colours: NDArray[np.uint8], patch_size: int) -> Image:

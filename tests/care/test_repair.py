@@ -2,13 +2,11 @@
 
 import random
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from processes import killed_after, run
 from samples import make_data_set, make_image, make_image_set
 from test_depths import cut, edit_manifest, first_shard, flip_in_header, shift_index
 
@@ -187,18 +185,14 @@ def test_killed_at_any_moment_a_rerun_gives_the_same_bytes(tmp_path):
     def command(folder: Path) -> list[str]:
         return [sys.executable, "-m", "mimic_wds.cli.main", "repair", str(folder), "--mirror", str(mirror)]
 
-    begin = time.monotonic()
-    assert subprocess.run(command(undisturbed), capture_output=True, check=False).returncode == 3
-    seconds, expected = time.monotonic() - begin, contents(undisturbed)
+    calm, expected = run(command(undisturbed)), contents(undisturbed)
+    assert calm.returncode == 3
     assert list(verify(undisturbed, depth="default")) == []
     moments = random.Random(0)
     for number in range(KILLS):
         folder = shutil.copytree(damaged, tmp_path / str(number) / "tiny")
-        process = subprocess.Popen(command(folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(seconds * moments.uniform(0.5, 1))  # before that Python is starting
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        again = subprocess.run(command(folder), capture_output=True, text=True, check=False)
+        killed_after(command(folder), calm.seconds * moments.random())
+        again = run(command(folder))
         assert again.returncode in (0, 3), again.stderr
         assert not (folder / REPAIRING_NAME).exists()
         assert contents(folder) == expected

@@ -1,14 +1,13 @@
 """Builds end to end: right pairs, same bytes however they are made, nothing lost when they are killed."""
 
 import json
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import Program, run
 from videos import write_pan
 
 from mimic_wds.curation import build as building
@@ -104,20 +103,20 @@ def test_killed_and_resumed_gives_the_same_bytes(clips, built, tmp_path):
     out = tmp_path / "out"
     command = [sys.executable, "-m", "mimic_wds.cli.main", "build", "--source", "video", str(clips), "--out", str(out)]
     command += ["--workers", "2", "--name", "pans", "-o", "retry=false", "--max-shard-bytes", "400000"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process = Program(command)
     deadline = time.monotonic() + 60
     while not list(out.glob(f"{STAGING_NAME}/*/*.json")) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.kill()
+    process.wait()
     assert not (out / "manifest.json").exists()
-    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    again = run(command)
     assert again.returncode == 2
     assert "--resume" in again.stderr
-    resumed = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False)
+    resumed = run([*command, "--resume"])
     assert resumed.returncode == 3, resumed.stderr  # the text file is reported
     assert contents(out) == contents(built)
-    assert subprocess.run([*command, "--resume"], capture_output=True, check=False).returncode == 3  # nothing to do
+    assert run([*command, "--resume"]).returncode == 3  # nothing to do
 
 
 def test_resume_runs_only_what_is_missing(clips, built, tmp_path, monkeypatch):

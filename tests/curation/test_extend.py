@@ -3,13 +3,11 @@
 import json
 import random
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from processes import Program, killed_after, run
 from test_build import build, contents, recipe
 from videos import write_pan
 
@@ -57,9 +55,9 @@ def add(clips: Path, out: Path, on_duplicate="refuse", **changes):
     return extend(recipe(clips, out, **arguments), SerialExecutor(), report, on_duplicate), report
 
 
-def command(clips: Path, out: Path) -> list[str]:
+def command(clips: Path, out: Path, executor: str = "local") -> list[str]:
     own = [sys.executable, "-m", "mimic_wds.cli.main", "extend", str(out), str(clips), "--source", "video"]
-    return [*own, "-o", "retry=false", "--workers", "1", "--max-shard-bytes", "400000"]
+    return [*own, "-o", "retry=false", "--workers", "1", "--max-shard-bytes", "400000", "--executor", executor]
 
 
 def keys(out: Path) -> list[str]:
@@ -181,16 +179,13 @@ def test_of_two_at_once_one_says_that_the_other_works(clips, data_set):
 
 
 def test_of_two_at_once_one_wins_and_the_data_set_is_whole(clips, data_set):
-    runs = [
-        subprocess.Popen(command(clips / name, data_set), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for name in ("second", "grown/first")
-    ]
-    said = [(run.communicate()[0], run.returncode) for run in runs]
+    runs = [Program(command(clips / name, data_set)) for name in ("second", "grown/first")]
+    said = [(run.wait(), "".join(run.output())) for run in runs]
     manifest = read_manifest(data_set)
-    codes = sorted(code for _, code in said)
+    codes = sorted(code for code, _ in said)
     assert codes in ([0, 3], [2, 3], [0, 2]), said  # one after the other, or one refused
     if 2 in codes:
-        (loser,) = [text for text, code in said if code == 2]
+        (loser,) = [text for code, text in said if code == 2]
         assert "another run" in loser or "unfinished run" in loser
     assert manifest.num_samples in (15, 25, 30)
     assert list(verify(data_set)) == []
@@ -223,23 +218,24 @@ def whole(folder: Path) -> dict[str, bytes]:
 
 
 def test_killed_at_any_moment_readers_see_the_old_or_the_new_and_a_rerun_completes(clips, base, tmp_path):
+    brief = tmp_path / "in" / "brief"
+    brief.mkdir(parents=True)
+    for seed in (6, 7, 8):
+        write_pan(brief / f"pan{seed}.avi", 3, seed=seed)
+    shutil.copy(clips / "second" / "notes.mp4", brief)
     undisturbed = shutil.copytree(base, tmp_path / "undisturbed" / "pans")
-    begin = time.monotonic()
-    assert subprocess.run(command(clips / "second", undisturbed), capture_output=True, check=False).returncode == 3
-    seconds = time.monotonic() - begin
+    calm = run(command(brief, undisturbed))
+    assert calm.returncode == 3
     expected, old, new = contents(undisturbed), whole(base), whole(undisturbed)
     moments = random.Random(0)
     seen = set()
     for number in range(KILLS):
         out = shutil.copytree(base, tmp_path / str(number) / "pans")
-        process = subprocess.Popen(command(clips / "second", out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(seconds * moments.uniform(0.3, 1))  # before that Python is starting
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        killed_after(command(brief, out), calm.seconds * moments.random())
         visible = whole(out)
         assert visible in (old, new)
         seen.add(len(visible))
-        again = subprocess.run(command(clips / "second", out), capture_output=True, text=True, check=False)
+        again = run(command(brief, out, "serial"))
         assert again.returncode == 3, again.stderr  # the text file is reported
         assert contents(out) == expected
         assert not any(is_temporary(path.name) for path in out.iterdir())

@@ -283,9 +283,8 @@ def test_processes_that_cannot_start_stop_the_run(tmp_path):
     command, environment = program_command(script, tmp_path, "local")
     program = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert program.returncode == 1
-    assert program.stderr.rstrip().endswith(
-        "RuntimeError: the worker processes die as they start; run with the executor 'serial' to see why"
-    )
+    last = "RuntimeError: the worker processes die as they start; run with the executor 'serial' to see why"
+    assert last in program.stderr.splitlines()  # Python's resource tracker may have a word after it
 
 
 def test_wrong_arguments_say_what_is_right(monkeypatch):

@@ -3,15 +3,13 @@
 import contextlib
 import random
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
+import processes
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -329,22 +327,14 @@ def test_killed_at_any_moment_and_run_again_gives_the_same_bytes(tmp_path):
     scenes = {f"s{k}": [make_sample(40 * k + n, scene=f"s{k}") for n in range(40)] for k in range(5)}
     data_set_of(tmp_path / "in", scenes)
     whole, out = tmp_path / "whole" / "same", tmp_path / "killed" / "same"
-    start = time.monotonic()
-    subprocess.run(reshard_command(tmp_path / "in", whole), check=True, capture_output=True)
-    lasted, rng, killed = time.monotonic() - start, random.Random(4), 0
+    calm, rng, killed = processes.run(reshard_command(tmp_path / "in", whole)), random.Random(4), 0
+    assert calm.returncode == 0
     while killed < 20:
         if (out / "manifest.json").exists():
             assert {problem.shard for problem in verify(out)} <= {".build"}  # left over if killed in cleaning up
             shutil.rmtree(out)
-        process = subprocess.Popen(
-            reshard_command(tmp_path / "in", out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        time.sleep(rng.uniform(0.5, 1.05) * lasted)
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            killed += 1
-        process.wait()
-    subprocess.run(reshard_command(tmp_path / "in", out), check=True, capture_output=True)
+        killed += processes.killed_after(reshard_command(tmp_path / "in", out), rng.uniform(0, 1.05) * calm.seconds)
+    assert processes.run(reshard_command(tmp_path / "in", out)).returncode == 0
     names = sorted(path.name for path in whole.iterdir())
     assert sorted(path.name for path in out.iterdir()) == names
     assert [(out / name).read_bytes() for name in names] == [(whole / name).read_bytes() for name in names]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import processes
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -24,15 +25,14 @@ DRIVER = Path(__file__).with_name("drive.py")
 ROOT = DRIVER.parents[2]
 
 
-def drive(num_processes: int, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run drive.py in real processes, with as many threads each as this one has."""
-    launch = [sys.executable]
-    if num_processes > 1:
-        launch += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [*launch, str(DRIVER), *map(str, arguments)], capture_output=True, text=True, check=False, env=environment
-    )
+def environment() -> dict[str, str]:
+    """That of processes with as many threads each as this one has."""
+    return {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": str(ROOT)}
+
+
+def drive(num_processes: int, *arguments: object) -> processes.Done:
+    """Run drive.py in real processes; what rank 0 says of it."""
+    return processes.run_ranks(num_processes, [sys.executable, DRIVER, *arguments], environment())[0]
 
 
 def losses(output: Path) -> list[float]:
@@ -116,7 +116,9 @@ def test_two_processes_interrupted_and_resumed_by_one_give_the_same_run(
 def test_when_one_rank_dies_all_end_and_four_processes_go_on(straight, pretrain, config_file, pairs, tmp_path):
     reference = straight("croco", pretrain)
     arguments = [config_file(), "--data", pairs, "--output", tmp_path]
-    done = drive(2, "kill", 5, 1, *arguments)  # returns: the other rank does not wait for ever
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", DRIVER]
+    command = [str(word) for word in (*launch, "kill", 5, 1, *arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())  # does not hang
     assert done.returncode == 1
     assert "SIGKILL" in done.stderr.upper() or "exitcode  : -9" in done.stderr
     assert latest(tmp_path).name == "checkpoint-0000003"
@@ -402,10 +404,8 @@ def test_a_run_begins_with_the_weights_of_another_and_says_so(straight, pretrain
 def test_weights_of_a_run_are_exported_and_read_back(straight, pretrain, tmp_path):
     run = straight("croco", pretrain)
     for layout, name in (("timm", "encoder.safetensors"), ("croco", "croco.pth")):
-        done = subprocess.run(
-            [sys.executable, ROOT / "train" / "export.py", run, "--layout", layout, "--output", tmp_path / name],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
+        export = [sys.executable, ROOT / "train" / "export.py", run]
+        done = processes.run([*export, "--layout", layout, "--output", tmp_path / name])
         assert f"{layout} layout" in done.stdout
         found, _ = to_ours(read_published(tmp_path / name))
         weights = load_file(latest(run) / "model.safetensors")
@@ -441,10 +441,8 @@ def test_killed_twenty_times_the_curve_is_that_of_an_undisturbed_run(pretrain, c
     config = config_file(run={"epochs": 16, "checkpoint_every": 2})
     assert pretrain(config, "--output", tmp_path / "straight") == 0
     driver = DRIVER.with_name("unkillable.py")
-    done = subprocess.run(
-        [sys.executable, driver, "20", "0", config, "--data", pairs, "--output", tmp_path / "killed"],
-        capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    command = [sys.executable, driver, "20", "0", config, "--data", pairs, "--output", tmp_path / "killed"]
+    done = processes.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert done.returncode == 0, done.stderr
     kills = [line.split() for line in done.stdout.splitlines() if line.endswith(f" {int(signal.SIGKILL)}")]
     assert len(kills) == 20

@@ -161,20 +161,3 @@ def environment(endpoint, home):
         "AWS_REGION": "us-east-1",
         "OMP_NUM_THREADS": "1",
     }
-
-
-def transfer(ready, env, verb, *args):
-    """Run `push` or `pull` with two files at once, as the target of a process; says on `ready` when it begins."""
-    from pathlib import Path
-
-    from mimic_wds.cli.pull import pull
-    from mimic_wds.cli.push import push
-
-    os.environ.clear()
-    os.environ.update(env)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    ready.send("begins")
-    if verb == "push":
-        push(Path(args[0]), args[1], workers=2)
-    else:
-        pull(args[0], Path(args[1]), workers=2)

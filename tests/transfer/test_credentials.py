@@ -2,10 +2,10 @@
 
 import base64
 import http.server
-import subprocess
 import sys
 import threading
 
+import processes
 import pytest
 from servers_for_transfer import ACCESS, BUCKET, SECRET, WebServer, environment, files, objects
 
@@ -13,22 +13,10 @@ from mimic_wds.cli.push import push
 from mimic_wds.storage.addresses import aws_profile, mask, s3_options, split_url
 from mimic_wds.storage.places import open_place, open_target
 
-#: `mimic-shard` with the two verbs.
-COMMAND = """
-import sys
-from mimic_wds.cli import main
-from mimic_wds.cli.pull import pull
-from mimic_wds.cli.push import push
-main.VERBS.update(pull=pull, push=push)
-main.main(sys.argv[1:])
-"""
-
 
 def run(*args, env):
     """Exit code and all that a command printed."""
-    done = subprocess.run(
-        [sys.executable, "-c", COMMAND, *map(str, args)], env=env, capture_output=True, text=True, check=False
-    )
+    done = processes.run([sys.executable, "-m", "mimic_wds.cli.main", *args], env=env)
     return done.returncode, done.stdout + done.stderr
 
 

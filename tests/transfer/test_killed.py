@@ -1,39 +1,31 @@
 """Push and pull killed with SIGKILL at random moments: what is visible is a whole data set, a rerun completes it."""
 
 import hashlib
-import multiprocessing
 import random
 import shutil
-import time
+import sys
 from itertools import islice
 
+import processes
 import pytest
-from servers_for_transfer import BUCKET, environment, files, objects, transfer
+from servers_for_transfer import BUCKET, environment, files, objects
 
 from mimic_wds.storage.manifest import decode_manifest
 
-#: How often each verb is killed; more turns than TURNS are not needed for that.
-KILLS, TURNS = 20, 60
-
-#: Makes processes quickly: they are forked from one that has imported everything and done nothing yet.
-SPAWN = multiprocessing.get_context("forkserver")
-SPAWN.set_forkserver_preload(["mimic_wds.cli.push", "mimic_wds.cli.pull"])
+#: How often each verb is killed on its first transfer, and over an earlier generation: 20 times in all. More turns
+#: than TURNS are not needed for that.
+KILLS, TURNS = 10, 40
 
 
 def run(env, verb, *args, kill_after=None):
-    """Run a verb in a process of its own, if asked for killing it so many seconds after it began; was it killed?"""
-    ready, told = SPAWN.Pipe(duplex=False)
-    process = SPAWN.Process(target=transfer, args=(told, env, verb, *args))
-    process.start()
-    ready.recv()
-    began = time.monotonic()
+    """Run a verb; if asked for, kill it so many seconds after it began. Was it killed?"""
+    command = [sys.executable, "-m", "mimic_wds.cli.main", verb, *args, "--workers", "2"]
     if kill_after is not None:
-        process.join(kill_after)
-        process.kill()
-    process.join()
-    run.seconds = time.monotonic() - began
-    assert process.exitcode == 0 or (kill_after is not None and process.exitcode == -9)
-    return process.exitcode != 0
+        return processes.killed_after(command, kill_after, env=env)
+    done = processes.run(command, env=env)
+    assert done.returncode == 0, done.stderr
+    run.seconds = done.seconds
+    return False
 
 
 def whole(found):
