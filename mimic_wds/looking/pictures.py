@@ -65,7 +65,8 @@ def _captioned(content: Image, sample: Sample) -> Image:
 def patch_colours(rows: int, cols: int) -> NDArray[np.uint8]:
     """(rows * cols, 3) RGB: from blue over magenta to yellow along the columns, darker down the rows.
 
-    Neighbours look alike, and eyes that cannot tell red from green still see blue, grey and yellow. `assets/view.js` has the same.
+    Neighbours look alike, and eyes that cannot tell red from green still see blue, grey and yellow. `assets/view.js`
+    has the same.
     """
     row, col = np.divmod(np.arange(rows * cols), cols)
     along = np.interp(col, (0, (cols - 1) / 2, max(cols - 1, 1)), (0, 1, 2))[:, None]
