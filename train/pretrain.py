@@ -47,6 +47,7 @@ try:
     from mimic_wds.training.meters import Meter
     from mimic_wds.training.optimizer import build_optimizer
     from mimic_wds.training.schedule import set_learning_rate, set_weight_decay
+    from mimic_wds.training.sharding import blocks, is_sharded, shard, whole
     from mimic_wds.training.signals import StopSignal
     from mimic_wds.training.trackers import LOG_NAME, LogRecord, Report, Trackers, loss_summary, other_trackers
 except ModuleNotFoundError as error:
@@ -73,6 +74,8 @@ def main() -> int:
     try:
         config = read_config(args.config, args.set, {"run": flags(args)})
         accelerator = build_accelerator(config.run.precision)
+        if config.run.shard and accelerator.num_processes == 1:
+            raise ValueError("run.shard = true cuts the model up over several processes, and there is one")
         plan, loader = open_loader(args.data, config, accelerator)
         look_at = open_data([args.look_at], remote_of(config)) if args.look_at else None
         if look_at is not None:
@@ -112,13 +115,18 @@ def train(
 
     # The loader is never given to `prepare`: rank 0 would read everything and hand it out.
     bare.to(device)
+    recompute_activations(bare, run.recompute)
+    if run.compile:
+        for part in blocks(bare) if run.shard else [bare]:
+            part.compile()  # in place: names of weights stay
+    if run.shard:
+        shard(bare, device, accelerator.num_processes)
     optimizer = build_optimizer(
         bare, lr=config.peak_lr, weight_decay=config.optimizer.weight_decay, betas=config.optimizer.betas
     )
-    recompute_activations(bare, run.recompute)
-    if run.compile:
-        bare.compile()  # in place: names of weights stay
-    model, optimizer = accelerator.prepare(bare, optimizer)
+    # What is cut up averages its gradients itself: "evaluation" keeps accelerate from wrapping it for that.
+    model = accelerator.prepare_model(bare, evaluation_mode=run.shard)
+    optimizer = accelerator.prepare_optimizer(optimizer)
     step = checkpoint.restore(newest, bare, optimizer, accelerator.scaler).step if newest else 0
     if is_main:
         show_plan(output, config, plan, loader, accelerator, bare, step + 1, last_step)
@@ -165,12 +173,13 @@ def train(
                 looking = run.look_every and step % run.look_every == 0
                 logged = step in (1, last_step) or step % run.log_every == 0 or warning or looking
                 measured = measures.read(accelerator) if logged else {}
+                shown = to_show(bare, config, device, is_main) if looking else bare
                 if trackers:
                     trackers.step(step)
                 if trackers and logged:
                     looked = look if looking else None
-                    seen = looked.attention(bare) if looked else None
-                    measured |= looked.losses(bare) if looked else {}
+                    seen = looked.attention(shown) if looked else None
+                    measured |= looked.losses(shown) if looked else {}
                     record = LogRecord.of(
                         result,
                         step=step,
@@ -182,17 +191,18 @@ def train(
                     )
                     trackers.log(record)
                     if looked:
-                        looked.picture(bare, output / "pictures" / f"{step:07d}.png")
+                        looked.picture(shown, output / "pictures" / f"{step:07d}.png")
                     if warning:
                         print(warning, file=sys.stderr, flush=True)
                         trackers.skipped(step, result.skipped, all_keys)
                 if stopped or step == last_step or step % (run.checkpoint_every or per_epoch) == 0:
+                    tensors = whole(bare, bare), whole(optimizer, bare)
                     if is_main:
                         state = checkpoint.TrainState(
                             step=step, epoch=step / per_epoch, loader=loader.state(), config=config
                         )
                         checkpoint.save(
-                            output, state, bare, optimizer, accelerator.scaler, run.keep_checkpoints, run.keep_every
+                            output, state, *tensors, accelerator.scaler, run.keep_checkpoints, run.keep_every
                         )
                     accelerator.wait_for_everyone()
                 if stopped:
@@ -206,9 +216,10 @@ def train(
     if step < last_step:
         accelerator.print(f"interrupted after step {step}; go on with --resume")
         return INTERRUPTED
+    shown = to_show(bare, config, device, is_main)
     if look:
-        look.picture(bare, output / "reconstructions.png")
-        if (agreement := look.attention(bare)) is not None:
+        look.picture(shown, output / "reconstructions.png")
+        if (agreement := look.attention(shown)) is not None:
             print(
                 f"attention agreement {agreement.share:.1%} (looking at the same place {agreement.same_place:.1%}, "
                 f"anywhere {agreement.chance:.1%})"
@@ -414,6 +425,18 @@ def show_plan(
     print(text, flush=True)
     if warning := slow_precision(config.run.precision, accelerator.device):
         print(f"pretrain: {warning}", file=sys.stderr, flush=True)
+
+
+def to_show(bare: PretrainingModel, config: RunConfig, device: torch.device, is_main: bool) -> PretrainingModel:
+    """The model as one process can call it alone: of one that is cut up, a whole copy on the main process."""
+    if not is_sharded(bare):
+        return bare
+    weights = whole(bare, bare).state_dict()
+    if not is_main:
+        return bare
+    copy = build_model(config.model)
+    copy.load_state_dict(weights)
+    return copy.to(device)
 
 
 def make_look(config: RunConfig, dataset: AnyDataset, device: torch.device) -> Look | None:

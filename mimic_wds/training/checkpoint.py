@@ -30,6 +30,7 @@ from torch.optim import Optimizer
 from mimic_wds import __version__
 from mimic_wds.models.build import build_model
 from mimic_wds.training.config import RunConfig, changed_keys, config_from
+from mimic_wds.training.sharding import HasState, part_of, part_of_state
 
 AnyConfig = TypeVar("AnyConfig")
 
@@ -65,15 +66,16 @@ def versions() -> dict[str, str]:
 def save(
     output: Path,
     state: TrainState[Any],
-    model: nn.Module,
-    optimizer: Optimizer,
+    model: HasState,
+    optimizer: HasState,
     scaler: torch.amp.GradScaler | None = None,
     keep: int = 3,
     keep_every: int = 0,
 ) -> Path:
     """Write ``output/checkpoint-STEP``; delete all but the newest `keep` and, if set, each `keep_every`-th step.
 
-    `model` is the bare module (not wrapped for several processes). Only one process may call this. Returns the folder.
+    `model` is the bare module (not wrapped for several processes) or, of one that is cut up, `sharding.whole`. Only one
+    process may call this. Returns the folder.
     """
     folder = _write(output, PREFIX, state, model, optimizer, scaler)
     for old in checkpoints(output)[:-keep]:
@@ -82,7 +84,7 @@ def save(
     return folder
 
 
-def save_best(output: Path, state: TrainState[Any], model: nn.Module) -> Path:
+def save_best(output: Path, state: TrainState[Any], model: HasState) -> Path:
     """Write ``output/best-STEP``, without the optimizer's state, and delete the one before it. Returns the folder."""
     folder = _write(output, BEST_PREFIX, state, model)
     for old in _found(output, BEST_PREFIX):
@@ -193,7 +195,7 @@ def restore_tensors(
     path = folder / OPTIMIZER_NAME
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
-        optimizer.load_state_dict(saved["optimizer"])
+        optimizer.load_state_dict(part_of_state(saved["optimizer"], optimizer))
     except Exception as error:  # torch raises many kinds for a damaged or a foreign file
         raise ValueError(
             f"{path}: cannot be used ({error}); delete the folder to go on from an older checkpoint"
@@ -240,15 +242,15 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str) ->
     if any(problems.values()):
         told = "; ".join(f"{len(names)} {what}: {_shorten(names)}" for what, names in problems.items() if names)
         raise ValueError(f"{where} does not fit the model: {told}")
-    model.load_state_dict(weights)
+    model.load_state_dict({name: part_of(tensor, own[name]) for name, tensor in weights.items()})
 
 
 def _write(
     output: Path,
     prefix: str,
     state: TrainState[Any],
-    model: nn.Module,
-    optimizer: Optimizer | None = None,
+    model: HasState,
+    optimizer: HasState | None = None,
     scaler: torch.amp.GradScaler | None = None,
 ) -> Path:
     """Write a folder that is there whole or not at all; returns it."""
@@ -274,8 +276,8 @@ def _delete(folder: Path) -> None:
 def _fill(
     folder: Path,
     state: TrainState[Any],
-    model: nn.Module,
-    optimizer: Optimizer | None,
+    model: HasState,
+    optimizer: HasState | None,
     scaler: torch.amp.GradScaler | None,
 ) -> None:
     weights = {name: t.detach().cpu().contiguous().clone() for name, t in model.state_dict().items()}

@@ -79,6 +79,7 @@ class LoopConfig:
     precision: Literal["no", "tf32", "bf16", "fp16"] = "no"
     max_device_batch: int = 64  #: what fits on one device, in the unit of data.global_batch
     recompute: bool = False  #: keep no activations within blocks: a third slower, far less memory
+    shard: bool = False  #: cut weights, gradients and AdamW's state up over all processes (FSDP2): for large models
     compile: bool = False  #: let torch compile the model: faster on GPUs, a minute or two at the start
     log_every: int = 20  #: optimizer steps
     checkpoint_every: int = 0  #: optimizer steps; 0 = at the end of every epoch
@@ -125,6 +126,12 @@ class RunConfig:
                 f"optimizer.schedule_epochs = {self.schedule_epochs:g} ends before run.epochs = {self.run.epochs}; "
                 "raise it, or leave it out to end with the run"
             )
+        if self.run.shard and self.model.objective == "dino":
+            raise ValueError(
+                "run.shard cuts up MAE and CroCo; the teacher of DINO follows whole weights: set it to false"
+            )
+        if self.run.shard and self.run.precision == "fp16":
+            raise ValueError('run.shard goes without the loss scale of fp16: set run.precision to "bf16" or "no"')
         for key, size in (
             ("data.global_batch", self.data.global_batch),
             ("run.max_device_batch", self.run.max_device_batch),

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mimic_wds.models.dino_recipe import clip_each
+from mimic_wds.training.sharding import whole_tensor
 
-#: Ways to work together that keep the whole model on every device.
+#: Ways to work together in which accelerate leaves the model in one piece.
 KNOWN = (
     DistributedType.NO,
     DistributedType.MULTI_CPU,
@@ -59,8 +60,8 @@ def build_accelerator(precision: str, *, cpu: bool = False) -> Accelerator:
     )
     if accelerator.distributed_type not in KNOWN:
         raise ValueError(
-            f"accelerate was configured for {accelerator.distributed_type.value}, which cuts the model up; checkpoints "
-            "here are of whole models: use --multi_gpu, and run.recompute where memory is short"
+            f"accelerate was configured for {accelerator.distributed_type.value}; use --multi_gpu, and where memory is "
+            "short run.shard = true, which cuts the model up (FSDP2), or run.recompute = true"
         )
     if accelerator.num_processes < world_size:
         raise ValueError(
@@ -114,7 +115,7 @@ def optimizer_step(
             observe(output)
     accelerator.unscale_gradients(optimizer)  # fp16 only; nothing otherwise
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
+    norm = whole_tensor(torch.nn.utils.get_total_norm(gradients))
     mean = accelerator.reduce(torch.stack([total, total.new_tensor(float(stop))]), "mean")
     loss_value, norm_value, stop_value = torch.cat([mean, norm.to(mean).reshape(1)])[[0, 2, 1]].tolist()
     skipped = "loss" if not math.isfinite(loss_value) else "gradient" if not math.isfinite(norm_value) else ""
@@ -167,5 +168,5 @@ class SkipGuard:
 
 
 def _bad_weights(model: nn.Module) -> str:
-    bad = [name for name, p in model.named_parameters() if not bool(torch.isfinite(p).all())]
+    bad = [name for name, p in model.named_parameters() if not bool(whole_tensor(p).isfinite().all())]
     return f"Weights that are not finite: {', '.join(bad[:5])}." if bad else "All weights are finite."

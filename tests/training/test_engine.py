@@ -187,7 +187,7 @@ def test_a_signal_is_only_a_flag_until_the_third_interrupt(notice):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_ways_that_cut_the_model_up_are_refused(monkeypatch):
+def test_ways_that_accelerate_cuts_the_model_up_are_refused(monkeypatch):
     monkeypatch.setattr(Accelerator, "distributed_type", DistributedType.FSDP)
-    with pytest.raises(ValueError, match="configured for FSDP, which cuts the model up"):
+    with pytest.raises(ValueError, match=r"configured for FSDP; use --multi_gpu.*run\.shard = true"):
         build_accelerator("no")
