@@ -388,6 +388,9 @@ def test_the_program_prints_its_address_and_ends_with_ctrl_c(folder, form):
         waiting.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert waiting.recv(12) == b"HTTP/1.1 200"
         process.send_signal(signal.SIGINT)
-        rest, errors = process.communicate(timeout=20)
-        waiting.close()
+        try:
+            rest, errors = process.communicate(timeout=20)
+        finally:
+            process.kill()
+            waiting.close()
     assert (process.returncode, rest, errors) == (0, "", "")
