@@ -216,6 +216,7 @@ def main() -> int:
     parser.add_argument("--only", choices=[*PAGES], help="take those of this page only")
     args = parser.parse_args()
     browser = open_browser(args.data_set)
+    args.out.mkdir(parents=True, exist_ok=True)
     with open_chromium() as driver:
         for name in [args.only] if args.only else PAGES:
             with PAGES[name].serve(browser) as address:

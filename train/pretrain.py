@@ -196,7 +196,7 @@ def train(
                         print(warning, file=sys.stderr, flush=True)
                         trackers.skipped(step, result.skipped, all_keys)
                 if stopped or step == last_step or step % (run.checkpoint_every or per_epoch) == 0:
-                    tensors = whole(bare, bare), whole(optimizer, bare)
+                    tensors = whole(bare, bare, keep=is_main), whole(optimizer, bare, keep=is_main)
                     if is_main:
                         state = checkpoint.TrainState(
                             step=step, epoch=step / per_epoch, loader=loader.state(), config=config
@@ -431,7 +431,7 @@ def to_show(bare: PretrainingModel, config: RunConfig, device: torch.device, is_
     """The model as one process can call it alone: of one that is cut up, a whole copy on the main process."""
     if not is_sharded(bare):
         return bare
-    weights = whole(bare, bare).state_dict()
+    weights = whole(bare, bare, keep=is_main).state_dict()
     if not is_main:
         return bare
     copy = build_model(config.model)

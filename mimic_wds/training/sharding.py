@@ -83,14 +83,18 @@ class Whole:
         return self.state
 
 
-def whole(holder: nn.Module | Optimizer, model: nn.Module) -> HasState:
-    """A model or its optimizer as one process can save it: itself, or its tensors put together if `model` is cut up."""
-    return Whole(_gathered(holder.state_dict())) if is_sharded(model) else holder
+def whole(holder: nn.Module | Optimizer, model: nn.Module, keep: bool = True) -> HasState:
+    """A model or its optimizer as one process can save it: itself, or its tensors put together if `model` is cut up.
+
+    keep: False on processes that only take part in it, and are left without tensors.
+    """
+    return Whole(_gathered(holder.state_dict(), keep)) if is_sharded(model) else holder
 
 
-def _gathered(value: Any) -> Any:
+def _gathered(value: Any, keep: bool) -> Any:
     if isinstance(value, Tensor):
-        return whole_tensor(value).cpu()
+        found = whole_tensor(value)
+        return found.cpu() if keep else None
     if isinstance(value, dict):
-        return {key: _gathered(each) for key, each in value.items()}
+        return {key: _gathered(each, keep) for key, each in value.items()}
     return value
